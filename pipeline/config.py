@@ -1,0 +1,299 @@
+"""Configuration: frozen dataclasses to and from JSON, and `section.field=value` overrides.
+
+The dataclasses below are the only place where a default exists. Every field carries its own
+documentation and its allowed range, so one check serves the Python interface, the command line
+and a configuration that is read back from a run folder. Nothing here imports TensorFlow: a wrong
+argument is answered at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+class RequestError(ValueError):
+    """Something was asked for that cannot be done: names the value, what is allowed, and what to do next."""
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Returns a hint for a misspelt name: the nearest allowed one, and all of them.
+
+    >>> nearest("lsmt", ["lstm", "gru"])
+    "did you mean 'lstm'? Allowed: gru, lstm"
+    """
+    allowed = sorted(allowed)
+    close = difflib.get_close_matches(name, allowed, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Allowed: {', '.join(allowed)}"
+
+
+def setting(default, description: str, *, choices=None, minimum=None, maximum=None, above=None):
+    """Declares one field: its default, what it means, and the values that it may take.
+
+    Args:
+        default: the value when nothing is said.
+        description: one line, with the unit where the number has one.
+        choices: the allowed strings, if they are few.
+        minimum, maximum: inclusive bounds of a number.
+        above: exclusive lower bound of a number.
+    """
+    metadata = {"description": description, "choices": choices, "minimum": minimum, "maximum": maximum, "above": above}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+class Section:
+    """A frozen dataclass whose fields are all declared with `setting` and checked when it is made."""
+
+    def __post_init__(self):
+        for name, kind in typing.get_type_hints(type(self)).items():
+            value = _as_type(f"{type(self).__name__}.{name}", getattr(self, name), kind)
+            object.__setattr__(self, name, value)
+            _check_range(type(self), name, value)
+
+
+@dataclass(frozen=True)
+class CorpusConfig(Section):
+    """Where the text comes from, how it is cleaned, and what is set apart."""
+
+    source: str = setting("kjv", "a packaged corpus (kjv, asv, hsk, docstrings), nltk:NAME, or files")
+    files: tuple[str, ...] = setting((), "training files, folders or globs, when source=files")
+    validation_files: tuple[str, ...] = setting((), "validation files; without them a share of `files` is set apart")
+    test_files: tuple[str, ...] = setting((), "test files; without them a share of `files` is set apart")
+    field: str = setting("text", "the key (.jsonl) or column (.csv, .tsv) that holds the text")
+    documents: str = setting("file", "what ends with the end token: a whole file or one line", choices=("file", "line"))
+    blank_lines: bool = setting(False, "with documents=line: whether an empty line counts as an (empty) document")
+    validation_share: float = setting(0.05, "share of the text kept for validation", minimum=0.0, maximum=0.5)
+    test_share: float = setting(0.05, "share of the text kept for the test", minimum=0.0, maximum=0.5)
+    cut: str = setting("line", "where a single text is cut into its parts", choices=("line", "character"))
+    encoding: str = setting("utf-8", "the files' encoding; a byte-order mark wins over it")
+    errors: str = setting(
+        "strict", "bytes that do not fit the encoding: stop, or read them as U+FFFD", choices=("strict", "replace")
+    )
+    unicode_form: str = setting("NFC", "Unicode normal form", choices=("NFC", "NFD", "NFKC", "NFKD", "none"))
+    line_ends: bool = setting(True, "turn \\r\\n and \\r into \\n")
+    control_characters: bool = setting(False, "keep control characters other than tab and line end")
+
+
+@dataclass(frozen=True)
+class TokenizerConfig(Section):
+    """What a token is, and how many kinds there may be."""
+
+    level: str = setting("word", "what a token is", choices=("character", "word", "whitespace", "subword"))
+    max_vocabulary_size: int = setting(0, "most kinds of tokens, special ones included; 0: no limit", minimum=0)
+    min_count: int = setting(1, "kinds that occur less often in the training text are unknown", minimum=1)
+
+
+@dataclass(frozen=True)
+class DatasetConfig(Section):
+    """How the stream of ids is cut into batches."""
+
+    batches: str = setting(
+        "strands",
+        "parallel strands with carried state, shuffled windows, or whole documents as sentences",
+        choices=("strands", "windows", "sentences"),
+    )
+    batch_size: int = setting(64, "rows in a batch (B)", minimum=1)
+    sequence_length: int = setting(64, "steps in a batch (T); for sentences the longest that is kept", minimum=1)
+    stride: int = setting(0, "tokens from one window's start to the next; 0: sequence_length", minimum=0)
+
+
+@dataclass(frozen=True)
+class LanguageModelConfig(Section):
+    """Embedding → recurrent layers → Dense over the vocabulary, a target at every step."""
+
+    family: str = setting("language_model", "the model family", choices=("language_model",))
+    cell: str = setting("lstm", "the recurrent layer", choices=("lstm", "gru", "rnn"))
+    embedding_dim: int = setting(256, "size of a token's vector (E)", minimum=1)
+    units: int = setting(512, "size of a recurrent layer (U)", minimum=1)
+    num_layers: int = setting(1, "recurrent layers", minimum=1)
+    dropout: float = setting(0.0, "share dropped on the non-recurrent connections", minimum=0.0, maximum=0.95)
+    tie_embeddings: bool = setting(False, "the output layer uses the embedding's matrix")
+    uniform_range: float = setting(0.0, "weights start uniform in ± this; 0: Keras' own initializers", minimum=0.0)
+
+
+@dataclass(frozen=True)
+class TrainingConfig(Section):
+    """How long and how the weights are adjusted."""
+
+    epochs: int = setting(10, "passes over the training text", minimum=0)
+    optimizer: str = setting("adam", "the optimizer", choices=("adam", "rmsprop", "sgd"))
+    learning_rate: float = setting(1e-3, "the (highest) learning rate", above=0.0)
+    momentum: float = setting(0.0, "momentum of sgd and rmsprop", minimum=0.0, maximum=0.999)
+    clip_norm: float = setting(1.0, "gradients are scaled down to this global norm; 0: off", minimum=0.0)
+    loss_reduction: str = setting(
+        "token",
+        "what is descended: nats a token, or nats summed over a row's steps and averaged over rows",
+        choices=("token", "row"),
+    )
+    schedule: str = setting("constant", "how the learning rate moves", choices=("constant", "step", "cosine"))
+    decay_after: int = setting(0, "schedule=step: epochs at the full rate", minimum=0)
+    decay_factor: float = setting(0.5, "schedule=step: factor per later epoch", above=0.0, maximum=1.0)
+    warmup_steps: int = setting(0, "schedule=cosine: steps of linear rise", minimum=0)
+    final_share: float = setting(0.0, "schedule=cosine: share of the rate left at the end", minimum=0.0, maximum=1.0)
+    patience: int = setting(0, "epochs without a better validation loss before training stops; 0: never", minimum=0)
+    precision: str = setting(
+        "float32", "Keras' dtype policy", choices=("float32", "mixed_float16", "mixed_bfloat16")
+    )
+    seed: int = setting(1, "one seed for everything: weights, dropout, the order of the data", minimum=0)
+    checkpoint_seconds: float = setting(60.0, "seconds between checkpoints inside an epoch", minimum=0.0)
+
+
+@dataclass(frozen=True)
+class SamplingConfig(Section):
+    """How text is generated when nothing else is said; fixed into the export's `serving_default`."""
+
+    max_new_tokens: int = setting(200, "most tokens generated for a prompt", minimum=1)
+    temperature: float = setting(0.8, "divides the logits; 0: greedy", minimum=0.0)
+    top_k: int = setting(0, "only the k likeliest tokens; 0: off", minimum=0)
+    top_p: float = setting(1.0, "only the likeliest tokens that hold this probability; 1: off", above=0.0, maximum=1.0)
+    repetition_penalty: float = setting(1.0, "divides the logits of tokens seen already; 1: off", above=0.0)
+    allow_unknown: bool = setting(False, "whether the unknown token may be generated")
+    prompts: tuple[str, ...] = setting(("",), "prompts of the samples shown each epoch")
+
+
+@dataclass(frozen=True)
+class RunConfig(Section):
+    """One experiment, whole."""
+
+    name: str = setting("kjv-words", "the run's folder below saved_models")
+    corpus: CorpusConfig = dataclasses.field(default_factory=CorpusConfig)
+    tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
+    dataset: DatasetConfig = dataclasses.field(default_factory=DatasetConfig)
+    model: LanguageModelConfig = dataclasses.field(default_factory=LanguageModelConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
+
+
+def to_json(config: Section) -> dict[str, Any]:
+    """Returns the configuration as plain dictionaries, lists, strings and numbers.
+
+    >>> to_json(TokenizerConfig(level="character"))["level"]
+    'character'
+    """
+    return {
+        field.name: to_json(value) if isinstance(value := getattr(config, field.name), Section) else _plain(value)
+        for field in dataclasses.fields(config)
+    }
+
+
+def from_json(cls: type[Section], values: Mapping[str, Any]) -> Any:
+    """Builds a configuration from what `to_json` returned; unknown and missing fields are errors.
+
+    Raises:
+        RequestError: a field is unknown, or its value is not allowed.
+    """
+    kinds = typing.get_type_hints(cls)
+    for name in values:
+        if name not in kinds:
+            raise RequestError(f"Unknown field {name!r} in {cls.__name__}: {nearest(name, kinds)}.")
+    missing = sorted(set(kinds) - set(values))
+    if missing:
+        raise RequestError(f"{cls.__name__} lacks the field {missing[0]!r}: the configuration is of another version.")
+    return cls(
+        **{name: from_json(kind, values[name]) if _is_section(kind) else values[name] for name, kind in kinds.items()}
+    )
+
+
+def override(config: RunConfig, assignments: Iterable[str]) -> RunConfig:
+    """Returns the configuration with `section.field=value` assignments applied.
+
+    Args:
+        config: the configuration to start from.
+        assignments: strings such as `"model.units=256"`; the value is typed by the field.
+
+    Raises:
+        RequestError: no `=`, an unknown section or field, or a value that is not allowed.
+
+    >>> override(RunConfig(), ["model.units=32"]).model.units
+    32
+    """
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        section, dot, field = path.partition(".")
+        if not (equals and dot):
+            raise RequestError(f"{assignment!r} is not of the form section.field=value, for example model.units=256.")
+        sections = [name for name, kind in typing.get_type_hints(RunConfig).items() if _is_section(kind)]
+        if section not in sections:
+            raise RequestError(f"Unknown section {section!r} in {assignment!r}: {nearest(section, sections)}.")
+        old = getattr(config, section)
+        kinds = typing.get_type_hints(type(old))
+        if field not in kinds:
+            raise RequestError(f"Unknown field {field!r} in {assignment!r}: {nearest(field, kinds)}.")
+        value = _parse(assignment, text, kinds[field])
+        config = dataclasses.replace(config, **{section: dataclasses.replace(old, **{field: value})})
+    return config
+
+
+def difference(old: Section, new: Section, prefix: str = "") -> list[str]:
+    """Returns one line for each field in which two configurations differ.
+
+    >>> difference(TokenizerConfig(), TokenizerConfig(min_count=2))
+    ['min_count: 1 → 2']
+    """
+    lines = []
+    for field in dataclasses.fields(old):
+        before, after = getattr(old, field.name), getattr(new, field.name)
+        if isinstance(before, Section) and type(before) is type(after):
+            lines += difference(before, after, f"{prefix}{field.name}.")
+        elif before != after:
+            lines.append(f"{prefix}{field.name}: {before} → {after}")
+    return lines
+
+
+def _is_section(kind) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Section)
+
+
+def _plain(value):
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _parse(assignment: str, text: str, kind):
+    """Turns the text behind `=` into a value of the field's type."""
+    if kind is bool:
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if text.lower() not in words:
+            raise RequestError(f"{assignment!r}: {text!r} is not true or false.")
+        return words[text.lower()]
+    if kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            noun = "a whole number" if kind is int else "a number"
+            raise RequestError(f"{assignment!r}: {text!r} is not {noun}.") from None
+    return tuple(part for part in text.split(",") if part) if typing.get_origin(kind) is tuple else text
+
+
+def _as_type(name: str, value, kind):
+    """Checks a value's type; an int serves as a float, a list as a tuple."""
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)):
+        if all(isinstance(part, str) for part in value):
+            return tuple(value)
+    elif isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    raise RequestError(f"{name} is {value!r}, but must be of type {getattr(kind, '__name__', kind)}.")
+
+
+def _check_range(cls: type, name: str, value) -> None:
+    field = next(field for field in dataclasses.fields(cls) if field.name == name)
+    rule = field.metadata
+    if rule.get("choices") and value not in rule["choices"]:
+        raise RequestError(f"{name}={value} is not allowed: {nearest(str(value), rule['choices'])}.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RequestError(f"{name}={value} is not a finite number.")
+    for bound, wrong, words in (
+        ("minimum", lambda limit: value < limit, "at least"),
+        ("maximum", lambda limit: value > limit, "at most"),
+        ("above", lambda limit: value <= limit, "more than"),
+    ):
+        limit = rule.get(bound)
+        if limit is not None and wrong(limit):
+            raise RequestError(f"{name}={value} is not allowed: it must be {words} {limit}.")

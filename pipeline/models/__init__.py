@@ -1,0 +1,50 @@
+"""The model families, and what every family promises.
+
+Shapes, in the comments at the ends of lines and in the docstrings:
+
+    B  rows in a batch          T  steps of the (target) text    S  steps of the source
+    V  size of the vocabulary   E  size of an embedding          U  units of a recurrent layer
+    L  recurrent layers         K  beams                         Z  size of a latent vector
+
+A family is a module with five functions. There is no base class: a module that has them is a family.
+
+    build(config, vocabulary_size) → keras.Model     token ids (B, T) → logits (B, T, V), not normalised
+    initial_state(model, batch_size) → state         nested tuples of zeros, one entry a layer
+    forward(model, token_ids, state, training) → (logits (B, T, V) float32, state)
+    loss(model, batch, state, training) → (nats (B,) float32 summed over steps, state)
+    decoder(model) → decoding.Decoder                start and step over the very layers that were trained
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import keras
+
+from pipeline.models import language_model
+
+FAMILIES: dict[str, ModuleType] = {"language_model": language_model}
+
+
+def family(config) -> ModuleType:
+    """Returns the module of a model configuration's family."""
+    return FAMILIES[config.family]
+
+
+def build(config, vocabulary_size: int, precision: str = "float32") -> keras.Model:
+    """Builds a model under a dtype policy, and leaves the global policy as it was.
+
+    Args:
+        config: the family's configuration, for example `LanguageModelConfig()`.
+        vocabulary_size: kinds of tokens (V), the special ones included.
+        precision: Keras' dtype policy; variables are float32 under each of ours.
+
+    Returns:
+        A plain `keras.Model`.
+    """
+    previous = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        return family(config).build(config, vocabulary_size)
+    finally:
+        keras.config.set_dtype_policy(previous)

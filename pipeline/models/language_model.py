@@ -1,0 +1,173 @@
+"""A recurrent language model: the next token from all the ones before (Mikolov et al. 2010, section 2).
+
+    token ids → Embedding → LSTM, GRU or SimpleRNN, 1..L of them → Dense over the vocabulary
+
+Dropout stands on the non-recurrent connections alone (Zaremba et al. 2014, section 3.1). States travel as
+values, never inside a layer: `forward` takes them and returns them, for training with carried state
+(truncated backpropagation), for evaluation and for decoding.
+"""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from pipeline.config import LanguageModelConfig, RequestError
+from pipeline.decoding import Decoder
+from pipeline.tokenizer import Tokenizer
+
+RECURRENT = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}
+
+
+def build(config: LanguageModelConfig, vocabulary_size: int) -> keras.Model:
+    """Builds the model: token ids (B, T) int32 → logits (B, T, V) float32.
+
+    Args:
+        config: cell, sizes, dropout, whether the output layer shares the embedding's matrix.
+        vocabulary_size: kinds of tokens (V).
+
+    Raises:
+        RequestError: tied embeddings with `embedding_dim` other than `units`.
+    """
+    if config.tie_embeddings and config.embedding_dim != config.units:
+        raise RequestError(
+            f"tie_embeddings=True with embedding_dim={config.embedding_dim} and units={config.units}: a shared matrix "
+            f"needs both to be equal. Set model.embedding_dim={config.units}."
+        )
+
+    # === Layers ===
+    embedding_class = keras.layers.ReversibleEmbedding if config.tie_embeddings else keras.layers.Embedding
+    embedding = embedding_class(
+        vocabulary_size,
+        config.embedding_dim,
+        embeddings_initializer=_initializer(config) or "uniform",
+        name="embedding",
+    )
+    recurrent = [
+        RECURRENT[config.cell](
+            config.units, return_sequences=True, return_state=True, name=f"{config.cell}_{i}", **_initializers(config)
+        )
+        for i in range(config.num_layers)
+    ]
+    dropout = keras.layers.Dropout(config.dropout, name="dropout")
+    output = keras.layers.Dense(
+        vocabulary_size,
+        kernel_initializer=_initializer(config) or "glorot_uniform",
+        bias_initializer=_initializer(config) or "zeros",
+        name="output",
+    )
+
+    # === Functional Model ===
+    token_ids = keras.Input((None,), dtype="int32", name="token_ids")  # (B, T)
+    x = embedding(token_ids)  # (B, T, E)
+    for layer in recurrent:
+        x = dropout(x)
+        x, *_ = layer(x)  # (B, T, U)
+    x = dropout(x)
+    x = embedding(x, reverse=True) if config.tie_embeddings else output(x)  # (B, T, V)
+    logits = keras.layers.Activation("linear", dtype="float32", name="logits")(x)
+    return keras.Model(token_ids, logits, name="language_model")
+
+
+def initial_state(model: keras.Model, batch_size) -> tuple:
+    """Returns zeros for every recurrent layer: ((hidden (B, U), cell (B, U)), …) for LSTM, ((hidden,), …) otherwise."""
+    return tuple(tuple(layer.get_initial_state(batch_size)) for layer in recurrent_layers(model))
+
+
+def forward(model: keras.Model, token_ids, state, training: bool = False):
+    """Runs the trained layers over some steps, from one state to the next.
+
+    Args:
+        model: what `build` returned.
+        token_ids: (B, T) int32.
+        state: what `initial_state` or an earlier `forward` returned.
+        training: whether dropout is on.
+
+    Returns:
+        logits (B, T, V) float32, and the state behind the last step.
+    """
+    x, state = _hidden(model, recurrent_layers(model), token_ids, state, training)
+    return _logits(model, x), state
+
+
+def loss(model: keras.Model, batch, state, training: bool = False):
+    """The negative log-likelihood of a batch, in nats.
+
+    Args:
+        model: what `build` returned.
+        batch: inputs (B, T) int32, targets (B, T) int32 and weights (B, T) float32, 0 where there is no target.
+        state: what `initial_state` or an earlier call returned.
+        training: whether dropout is on.
+
+    Returns:
+        nats (B,) float32, summed over a row's targets, and the state behind the last step.
+    """
+    inputs, targets, weights = batch
+    logits, state = forward(model, inputs, state, training)
+    nats = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)  # (B, T)
+    return tf.reduce_sum(nats * weights, axis=1), state
+
+
+def decoder(model: keras.Model) -> Decoder:
+    """Returns the model as `start` and `step`, for `decoding.generate` and `decoding.beam_search`.
+
+    The context is prompt ids (B, T), padded on the right; its steps that hold the padding id leave the state alone.
+    The cells run in plain loops here, so that no cuDNN operation enters an export.
+    """
+    prefill = [keras.layers.RNN(layer.cell, return_sequences=True, return_state=True) for layer in recurrent_layers(model)]
+
+    def start(context):
+        mask = tf.not_equal(context, Tokenizer.padding_id)  # (B, T)
+        state = initial_state(model, tf.shape(context)[0])
+        _, state = _hidden(model, prefill, context, state, mask=mask)
+        return (), state
+
+    def step(token_ids, memory, state):
+        x = model.get_layer("embedding")(token_ids)  # (B, E)
+        new_state = []
+        for layer, layer_state in zip(recurrent_layers(model), state, strict=True):
+            x, layer_state = layer.cell(x, list(layer_state))  # (B, U)
+            new_state.append(tuple(layer_state) if isinstance(layer_state, (list, tuple)) else (layer_state,))
+        return _logits(model, x), tuple(new_state)
+
+    return Decoder(start, step)
+
+
+def recurrent_layers(model: keras.Model) -> list[keras.layers.RNN]:
+    """Returns the model's recurrent layers, bottom first."""
+    return [layer for layer in model.layers if isinstance(layer, keras.layers.RNN)]
+
+
+def _hidden(model, layers, token_ids, state, training=False, mask=None):
+    """Everything below the output layer: (B, T) → (B, T, U), and the new state."""
+    dropout = model.get_layer("dropout")
+    x = model.get_layer("embedding")(token_ids)  # (B, T, E)
+    new_state = []
+    for layer, layer_state in zip(layers, state, strict=True):
+        x = dropout(x, training=training)
+        x, *layer_state = layer(x, initial_state=list(layer_state), mask=mask, training=training)  # (B, T, U)
+        new_state.append(tuple(layer_state))
+    return dropout(x, training=training), tuple(new_state)
+
+
+def _logits(model: keras.Model, x):
+    """(…, U) → (…, V) float32, by the output layer or, if tied, the embedding's matrix."""
+    embedding = model.get_layer("embedding")
+    tied = isinstance(embedding, keras.layers.ReversibleEmbedding)
+    return model.get_layer("logits")(embedding(x, reverse=True) if tied else model.get_layer("output")(x))
+
+
+def _initializer(config: LanguageModelConfig):
+    """A fresh initializer for one weight (one instance would give equal weights twice), or None for Keras' default."""
+    limit = config.uniform_range
+    return keras.initializers.RandomUniform(-limit, limit) if limit else None
+
+
+def _initializers(config: LanguageModelConfig) -> dict:
+    """A recurrent layer's initializers when all weights, biases included, start uniform (Zaremba et al. 2014)."""
+    if not config.uniform_range:
+        return {}
+    names = ("kernel_initializer", "recurrent_initializer", "bias_initializer")
+    # Keras adds 1 to the forget gate's bias by default; that would overwrite the uniform draw.
+    forget = {"unit_forget_bias": False} if config.cell == "lstm" else {}
+    return {name: _initializer(config) for name in names} | forget

@@ -1,0 +1,87 @@
+"""What TensorBoard shows: figures by step, samples by epoch, the embedding with the vocabulary as labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+from tensorboard.plugins import projector
+
+from pipeline.generation import TextModel
+from pipeline.models import build
+from pipeline.run import Run
+
+PROJECTED_TOKENS = 10_000  # most labels that the projector draws well
+NEVER = 1 << 30
+
+
+class Monitor:
+    """Writes a run's logs; use it in a `with` statement.
+
+    Nothing reaches the disk before `flush`, which training calls behind each checkpoint: a run that is killed and
+    resumed goes on at the step where its log ends.
+
+    Args:
+        folder: the run's `logs` folder.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.writer = tf.summary.create_file_writer(str(folder), max_queue=NEVER, flush_millis=NEVER)
+        self._sampler = None
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.writer.close()
+
+    def flush(self) -> None:
+        """Lets TensorBoard see what was written so far."""
+        self.writer.flush()
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Writes figures of one step."""
+        with self.writer.as_default(step):
+            for name, value in values.items():
+                tf.summary.scalar(name, value)
+
+    def epoch(self, run: Run, model: keras.Model, row: dict[str, float]) -> None:
+        """Writes an epoch's validation figures, texts for the run's prompts, and the embedding for the projector.
+
+        Args:
+            run: names the prompts and the sampling settings.
+            model: as it is now.
+            row: the epoch's row of the history.
+        """
+        names = {"validation_nats_per_token": "loss", "validation_perplexity": "perplexity"}
+        self.scalars(row["step"], {f"validation/{short}": row[name] for name, short in names.items() if name in row})
+        with self.writer.as_default(row["step"]):
+            tf.summary.text("samples", [f"    {line}" for line in self._samples(run, model)])
+        write_projector(self.folder, model.get_layer("embedding"), run.tokenizer.vocabulary)
+
+    def _samples(self, run: Run, model: keras.Model) -> list[str]:
+        if self._sampler is None:
+            # A copy in float32, as in an export; compiled once, its weights set anew each epoch.
+            copy = build(run.config.model, run.tokenizer.vocabulary_size)
+            texts = TextModel(run.tokenizer, copy, run.config.model, run.config.sampling)
+            self._sampler = copy, tf.function(texts.serve, autograph=False)
+        copy, serve = self._sampler
+        copy.set_weights(model.get_weights())
+        prompts = run.config.sampling.prompts
+        texts = serve(tf.constant(prompts))["text"].numpy()
+        return [prompt + text.decode() for prompt, text in zip(prompts, texts, strict=True)]
+
+
+def write_projector(folder: Path, embedding: keras.layers.Embedding, vocabulary: tuple[str, ...]) -> None:
+    """Writes the embedding's first rows and their labels where TensorBoard's projector finds them."""
+    size = min(PROJECTED_TOKENS, len(vocabulary))
+    values = tf.Variable(keras.ops.convert_to_numpy(embedding.embeddings)[:size])
+    tf.train.Checkpoint(embedding=values).write(str(folder / "embedding"))
+    with open(folder / "labels.tsv", "w", encoding="utf-8", newline="") as file:
+        for token in vocabulary[:size]:
+            file.write(repr(token)[1:-1] + "\n")  # a line end or a tab inside a label would shift all that follow
+    config = projector.ProjectorConfig(model_checkpoint_path="embedding")
+    config.embeddings.add(tensor_name="embedding/.ATTRIBUTES/VARIABLE_VALUE", metadata_path="labels.tsv")
+    projector.visualize_embeddings(str(folder), config)

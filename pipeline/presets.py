@@ -1,0 +1,139 @@
+"""Named runs: each function returns a whole configuration, its body only what differs from the defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pipeline.config import (
+    CorpusConfig,
+    DatasetConfig,
+    LanguageModelConfig,
+    RequestError,
+    RunConfig,
+    SamplingConfig,
+    TokenizerConfig,
+    TrainingConfig,
+    nearest,
+)
+
+BIBLE_PROMPTS = ("In the beginning", "And the LORD said unto", "")
+
+
+def kjv_words() -> RunConfig:
+    """The default: words of the King James Version; a model in some minutes on two cores."""
+    return RunConfig(
+        name="kjv-words",
+        tokenizer=TokenizerConfig(level="word", max_vocabulary_size=6000),
+        dataset=DatasetConfig(batches="strands", batch_size=32, sequence_length=32),
+        model=LanguageModelConfig(embedding_dim=256, units=256, num_layers=1, dropout=0.1),
+        training=TrainingConfig(epochs=2, learning_rate=3e-3, schedule="cosine", warmup_steps=50),
+        sampling=SamplingConfig(max_new_tokens=80, temperature=0.8, prompts=BIBLE_PROMPTS),
+    )
+
+
+def kjv_characters() -> RunConfig:
+    """Characters of the King James Version: a small vocabulary, no unknown words, long dependencies."""
+    return RunConfig(
+        name="kjv-characters",
+        tokenizer=TokenizerConfig(level="character"),
+        dataset=DatasetConfig(batches="strands", batch_size=64, sequence_length=100),
+        model=LanguageModelConfig(embedding_dim=64, units=512, num_layers=1),
+        training=TrainingConfig(epochs=4, learning_rate=2e-3, schedule="cosine", warmup_steps=50),
+        sampling=SamplingConfig(max_new_tokens=300, temperature=0.7, prompts=BIBLE_PROMPTS),
+    )
+
+
+def kjv_subwords() -> RunConfig:
+    """Pieces of words: a vocabulary of fixed size that still writes every word."""
+    return RunConfig(
+        name="kjv-subwords",
+        tokenizer=TokenizerConfig(level="subword", max_vocabulary_size=4000),
+        dataset=DatasetConfig(batches="strands", batch_size=32, sequence_length=48),
+        model=LanguageModelConfig(embedding_dim=256, units=256, num_layers=1, dropout=0.1),
+        training=TrainingConfig(epochs=3, learning_rate=3e-3, schedule="cosine", warmup_steps=50),
+        sampling=SamplingConfig(max_new_tokens=100, temperature=0.8, prompts=BIBLE_PROMPTS),
+    )
+
+
+def hsk_characters() -> RunConfig:
+    """Short Chinese sentences, a character at a time; each sentence is a row of its own and ends by itself."""
+    return RunConfig(
+        name="hsk-characters",
+        corpus=CorpusConfig(source="hsk", documents="line", validation_share=0.1, test_share=0.1),
+        tokenizer=TokenizerConfig(level="character", min_count=2),
+        dataset=DatasetConfig(batches="sentences", batch_size=32, sequence_length=100),
+        # Some 60,000 characters in all: a small model, much dropout, and a stop when validation turns.
+        model=LanguageModelConfig(embedding_dim=128, units=256, num_layers=1, dropout=0.4),
+        training=TrainingConfig(epochs=30, learning_rate=2e-3, patience=3),
+        sampling=SamplingConfig(max_new_tokens=60, temperature=0.7, prompts=("我", "他", "")),
+    )
+
+
+def shakespeare_characters() -> RunConfig:
+    """For `--data`: the set-up that GRU 1.4693, RNN 1.4882 and LSTM 1.5091 nats a character are published for."""
+    return RunConfig(
+        name="shakespeare-characters",
+        corpus=CorpusConfig(source="files", validation_share=0.1, test_share=0.1, cut="character"),
+        tokenizer=TokenizerConfig(level="character"),
+        dataset=DatasetConfig(batches="windows", batch_size=64, sequence_length=128, stride=64),
+        model=LanguageModelConfig(cell="lstm", embedding_dim=256, units=256, num_layers=2),
+        training=TrainingConfig(epochs=20, learning_rate=3e-4),
+        sampling=SamplingConfig(max_new_tokens=300, temperature=0.7, prompts=("ROMEO:", "")),
+    )
+
+
+def zaremba_small() -> RunConfig:
+    """For `--data`, tokenized text: the small model of Zaremba et al. 2014, section 4.1, without dropout."""
+    return _zaremba("zaremba-small", units=200, steps=20, dropout=0.0, limit=0.1, epochs=13, after=4, factor=0.5)
+
+
+def zaremba_medium() -> RunConfig:
+    """For `--data`, tokenized text: the medium model of Zaremba et al. 2014, section 4.1, with dropout 0.5."""
+    return _zaremba("zaremba-medium", units=650, steps=35, dropout=0.5, limit=0.05, epochs=39, after=6, factor=0.8)
+
+
+def _zaremba(name, units, steps, dropout, limit, epochs, after, factor) -> RunConfig:
+    """What the models of Zaremba et al. 2014 share: two layers, batches of 20, SGD at 1.0, norm clipped at 5."""
+    return RunConfig(
+        name=name,
+        corpus=CorpusConfig(source="files", documents="line", blank_lines=True),
+        tokenizer=TokenizerConfig(level="whitespace"),
+        dataset=DatasetConfig(batches="strands", batch_size=20, sequence_length=steps),
+        model=LanguageModelConfig(
+            embedding_dim=units, units=units, num_layers=2, dropout=dropout, uniform_range=limit
+        ),
+        training=TrainingConfig(
+            epochs=epochs,
+            optimizer="sgd",
+            learning_rate=1.0,
+            clip_norm=5.0,
+            # The rate of 1.0 belongs to a loss that is summed over the steps.
+            loss_reduction="row",
+            schedule="step",
+            decay_after=after,
+            decay_factor=factor,
+        ),
+        sampling=SamplingConfig(max_new_tokens=60, temperature=0.8),
+    )
+
+
+PRESETS: dict[str, Callable[[], RunConfig]] = {
+    "kjv-words": kjv_words,
+    "kjv-characters": kjv_characters,
+    "kjv-subwords": kjv_subwords,
+    "hsk-characters": hsk_characters,
+    "shakespeare-characters": shakespeare_characters,
+    "zaremba-small": zaremba_small,
+    "zaremba-medium": zaremba_medium,
+}
+
+
+def preset(name: str) -> RunConfig:
+    """Returns a preset by its name.
+
+    Raises:
+        RequestError: there is none of that name.
+    """
+    if name not in PRESETS:
+        raise RequestError(f"Unknown preset {name!r}: {nearest(name, PRESETS)}.")
+    return PRESETS[name]()

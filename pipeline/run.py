@@ -1,0 +1,140 @@
+"""A run: one experiment, one folder.
+
+    saved_models/NAME/
+        config.json           the exact configuration, the corpus' checksum, the tokenizer's hash, package versions
+        tokenizer.json …      the tokenizer's own file
+        best.weights.h5       the weights with the lowest validation loss
+        latest.weights.h5     the weights behind the last epoch
+        history.json          one row an epoch
+        checkpoints/STEP/     all that training needs to go on, the two latest
+        logs/                 TensorBoard
+        export/VERSION/       SavedModels for TensorFlow Serving
+
+The model is rebuilt from the configuration; the weights are files of Keras' own kind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from pipeline import tokenizer as tokenizers
+from pipeline.config import RequestError, RunConfig, from_json, nearest, to_json
+from pipeline.models import build
+from pipeline.tokenizer import Tokenizer
+
+FORMAT = 1
+PACKAGES = ("tensorflow", "keras", "tensorflow-text", "numpy")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained (or half-trained) experiment.
+
+    Attributes:
+        folder: where it lives.
+        config: the exact configuration.
+        facts: what was found when it started: the corpus' checksum, the tokenizer's hash, package versions.
+    """
+
+    folder: Path
+    config: RunConfig
+    facts: dict[str, Any]
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, checked against the hash in the configuration."""
+        if tokenizers.digest(self.folder) != self.facts["tokenizer"]:
+            raise RequestError(
+                f"The tokenizer in {self.folder} is not the one that the run was trained with. "
+                "Put the original file back, or train again under another name."
+            )
+        return tokenizers.load(self.folder)
+
+    @cached_property
+    def model(self) -> keras.Model:
+        """The model with its best weights, in float32."""
+        path = self.folder / "best.weights.h5"
+        if not path.exists():
+            raise RequestError(
+                f"{self.folder} has no weights yet: no epoch was finished. Start its train command again to go on."
+            )
+        model = build(self.config.model, self.tokenizer.vocabulary_size)
+        model.load_weights(path)
+        return model
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """One row an epoch, oldest first."""
+        path = self.folder / "history.json"
+        return json.loads(path.read_text()) if path.exists() else []
+
+
+def folder_of(name: str, directory: str | os.PathLike) -> Path:
+    """Returns the folder of a run's name.
+
+    Raises:
+        RequestError: the name is empty or would leave the directory.
+    """
+    if not re.fullmatch(r"[\w][\w.+-]*", name):
+        raise RequestError(
+            f"{name!r} cannot be a run's name: letters, digits, '-', '_', '+' and '.' are allowed, the first a letter "
+            "or a digit. For another place use --directory."
+        )
+    return Path(directory) / name
+
+
+def create(folder: Path, config: RunConfig, tokenizer: Tokenizer, checksum: str) -> Run:
+    """Writes a new run's folder: the tokenizer first, the configuration last, so that a folder with one is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = {
+        "format": FORMAT,
+        "corpus": checksum,
+        "tokenizer": tokenizer.save(folder),
+        "versions": {name: metadata.version(name) for name in PACKAGES},
+    }
+    write_json(folder / "config.json", {"config": to_json(config), "facts": facts})
+    return Run(folder, config, facts)
+
+
+def load(path: str | os.PathLike) -> Run:
+    """Opens a run's folder.
+
+    Args:
+        path: for example `saved_models/kjv-words`.
+
+    Raises:
+        RequestError: there is no run, its configuration cannot be read, or its tokenizer was exchanged.
+    """
+    folder = Path(path)
+    file = folder / "config.json"
+    if not file.is_file():
+        siblings = [found.parent.name for found in folder.parent.glob("*/config.json")]
+        hint = nearest(folder.name, siblings) if siblings else "there is none yet; python -m pipeline train makes one"
+        raise RequestError(f"{folder} is no run: it has no config.json. Runs in {folder.parent}: {hint}.")
+    try:
+        content = json.loads(file.read_text())
+        config, facts = content["config"], content["facts"]
+        version = facts["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RequestError(f"{file} cannot be read ({error}). Train again under another name.") from None
+    if version != FORMAT:
+        raise RequestError(f"{file} has format {version}, this version reads {FORMAT}. Use the version that wrote it.")
+    run = Run(folder, from_json(RunConfig, config), facts)
+    run.tokenizer  # noqa: B018 - a tokenizer that does not match is refused here, not later
+    return run
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file aside and renames it: a reader finds the old file or the new one, never a half."""
+    aside = path.with_name(path.name + ".aside")
+    aside.write_text(json.dumps(value, indent=1, ensure_ascii=False))
+    os.replace(aside, path)

@@ -1,0 +1,486 @@
+"""The one training loop: seed, precision, schedule, steps with explicit state, checkpoints, exact resume.
+
+    prepare → build → restore → epochs of steps → validation → weights, history, checkpoint → …
+
+A run that is killed at any moment and started again by the same command ends with the weights of a run that was
+left alone, bit for bit on the CPU: everything that the next step depends on is in one checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+from tqdm import tqdm
+
+from pipeline import corpus as corpora
+from pipeline import evaluation, monitoring
+from pipeline import run as runs
+from pipeline import tokenizer as tokenizers
+from pipeline.config import RequestError, RunConfig, TrainingConfig, difference
+from pipeline.dataset import Batches, TokenFile, prepare, to_dataset, training_batches
+from pipeline.models import build, family
+from pipeline.run import Run, write_json
+
+KEPT_CHECKPOINTS = 2
+STEPS_PER_LOG = 20
+MAY_CHANGE = ("training.epochs", "training.checkpoint_seconds")  # between one start of a run and the next
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; what was reached is kept."""
+
+
+class Interrupted(Exception):
+    """Training was asked to stop by a signal, wrote a checkpoint and stopped."""
+
+    def __init__(self, signal_number: int, step: int):
+        super().__init__(f"Stopped at step {step:,}. The same command goes on from there.")
+        self.exit_status = 128 + signal_number
+
+
+@dataclass
+class Progress:
+    """Where a run stands: all that the next step depends on and that is not a tensor."""
+
+    epoch: int = 0  # the epoch under way, counted from 0
+    index: int = 0  # batches of it that are done
+    step: int = 0  # steps of the whole run
+    nats: float = 0.0  # of this epoch so far
+    tokens: float = 0.0
+    seconds: float = 0.0
+    best: float | None = None  # the lowest validation loss, nats a token
+    stale: int = 0  # epochs since
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def train(
+    config: RunConfig,
+    directory: str | os.PathLike = "saved_models",
+    cache: str | os.PathLike = "data/cache",
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> Run:
+    """Trains a run, or goes on with it: the same call resumes where the last one stopped.
+
+    Args:
+        config: the whole experiment, for example `presets.kjv_words()`.
+        directory: where the run's folder is made.
+        cache: where the tokenized text is kept.
+        callbacks: Keras callbacks, driven as `fit` drives them.
+
+    Returns:
+        The run, with its best weights.
+
+    Raises:
+        RequestError: the folder holds a run with other settings or another text; nothing is changed.
+        TrainingError: the loss is no longer a number.
+        Interrupted: SIGINT or SIGTERM came; a checkpoint was written.
+    """
+    # 1. The text and the tokenizer.  2. The run's folder, new or checked.  3. The model.  4. The loop.
+    folder = runs.folder_of(config.name, directory)
+    with _only_one(folder):
+        corpus = corpora.load(config.corpus)
+        run = _open_or_create(folder, config, corpus)
+        splits = prepare(corpus, config.corpus, run.tokenizer, run.facts["tokenizer"], cache)
+        _say(_describe(splits, run))
+        trainer = Trainer(run, splits["training"], splits["validation"], callbacks)
+        trainer.restore()
+        trainer.run_epochs()
+    return Run(run.folder, run.config, run.facts)
+
+
+class Trainer:
+    """The loop and what it carries along: model, optimizer, recurrent state, progress."""
+
+    def __init__(
+        self,
+        run: Run,
+        training: TokenFile,
+        validation: TokenFile,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+    ):
+        self.run, self.config, self.validation = run, run.config, validation
+        self.family = family(run.config.model)
+        settings = run.config.training
+        # The tokenizer is built before, and survives this (see tokenizer.py).
+        keras.utils.set_random_seed(settings.seed)
+        self.model = build(run.config.model, run.tokenizer.vocabulary_size, settings.precision)
+        self.optimizer = build_optimizer(settings)
+        self.optimizer.build(self.model.trainable_variables)
+        self.batches = training_batches(training, run.config.dataset, settings.seed)
+        self.state = self.zeros = self.family.initial_state(self.model, run.config.dataset.batch_size)
+        self.progress = Progress()
+        self.step_function = make_step(self.model, self.family, self.optimizer, settings)
+        self.score_function = evaluation.score_function(self.model, run.config.model)
+        self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=self.model)
+        self.checkpoints = Checkpoints(run.folder / "checkpoints")
+
+    # === Checkpoint ===
+
+    def variables(self) -> list[tf.Variable]:
+        """Everything that a step changes: weights, dropout seeds, optimizer, loss scale, recurrent state."""
+        self.state_variables = [tf.Variable(value, trainable=False) for value in tf.nest.flatten(self.state)]
+        return [v.value for v in (*self.model.variables, *self.optimizer.variables)] + self.state_variables
+
+    def restore(self) -> None:
+        """Goes back to the latest whole checkpoint, if there is one."""
+        content = self.checkpoints.read(self.variables())
+        if content is not None:
+            self.progress = Progress(**content)
+            self.state = tf.nest.pack_sequence_as(self.state, [tf.identity(v) for v in self.state_variables])
+            _say(f"Resumed at step {self.progress.step:,} (epoch {self.progress.epoch + 1}).")
+
+    def save(self) -> None:
+        """Writes a checkpoint, and only then lets TensorBoard see what led to it."""
+        self.checkpoints.write(self.progress.step, self.variables(), dataclasses.asdict(self.progress))
+        self.monitor.flush()
+
+    # === Loop ===
+
+    def run_epochs(self) -> None:
+        """Trains until the last epoch, or until validation no longer gets better."""
+        with monitoring.Monitor(self.run.folder / "logs") as self.monitor, _signals() as self.signal:
+            self.model.stop_training = False  # callbacks may set it, as under `fit`
+            self.callbacks.on_train_begin()
+            while self.progress.epoch < self.config.training.epochs and not self._exhausted():
+                self.callbacks.on_epoch_begin(self.progress.epoch)
+                self._run_steps()
+                self._end_epoch()
+            self.callbacks.on_train_end()
+
+    def _exhausted(self) -> bool:
+        patience = self.config.training.patience
+        return bool(patience and self.progress.stale >= patience) or self.model.stop_training
+
+    def _run_steps(self) -> None:
+        """The steps of one epoch from where it stands: batch → step → now and then a log, a checkpoint."""
+        progress, settings = self.progress, self.config.training
+        if progress.index == 0:
+            self.state = self.zeros
+        bar = _bar(progress, settings, self.batches.steps)
+        clock, pending = Clock(), []
+        for batch in clock.waiting(to_dataset(self.batches, progress.epoch, progress.index)):
+            rate = learning_rate(settings, progress.step, self.batches.steps)
+            self.callbacks.on_train_batch_begin(progress.index)
+            metrics, state = self.step_function(batch, self.state, tf.constant(rate, tf.float32))
+            self.state = state if self.batches.carries_state else self.zeros
+            progress.index, progress.step = progress.index + 1, progress.step + 1
+            pending.append(metrics)
+            self.callbacks.on_train_batch_end(progress.index - 1, metrics)
+            last = progress.index == self.batches.steps
+            due = time.monotonic() - self.checkpoints.written >= settings.checkpoint_seconds and not last
+            if len(pending) == STEPS_PER_LOG or last or due or self.signal:
+                self._log(pending, rate, clock, bar)
+                pending = []
+            if due or (self.signal and not last):
+                self.save()
+            if self.signal and not last:
+                raise Interrupted(self.signal[0], progress.step)
+        bar.close()
+
+    def _log(self, pending: list[dict[str, tf.Tensor]], rate: float, clock: Clock, bar: tqdm) -> None:
+        """Fetches the figures of the steps since the last log, adds them up and shows them."""
+        rows = [{name: float(value) for name, value in metrics.items()} for metrics in pending]
+        nats, tokens = sum(row["nats"] for row in rows), sum(row["tokens"] for row in rows)
+        if not math.isfinite(nats):
+            raise TrainingError(
+                f"The loss became {nats} near step {self.progress.step:,}. The best weights so far are kept. Try a lower "
+                f"training.learning_rate (now {rate:g}), or training.clip_norm=1."
+            )
+        seconds, waiting = clock.lap()
+        self.progress.nats += nats
+        self.progress.tokens += tokens
+        self.progress.seconds += seconds
+        loss = nats / max(tokens, 1.0)
+        self.monitor.scalars(
+            self.progress.step,
+            {
+                "train/loss": loss,
+                "train/perplexity": math.exp(min(loss, 700.0)),
+                "train/learning_rate": rate,
+                "train/gradient_norm": rows[-1]["gradient_norm"],
+                "train/tokens_per_second": tokens / seconds,
+                "train/waiting_for_data": waiting / seconds,
+            },
+        )
+        bar.set_postfix_str(
+            f"loss {loss:.3f}, perplexity {math.exp(min(loss, 700.0)):.4g}, {tokens / seconds:,.0f} tokens/s", False
+        )
+        bar.update(self.progress.index - bar.n)
+
+    def _end_epoch(self) -> None:
+        """Validation, weights, history, samples, checkpoint: in this order, each repeated alike if it is cut short."""
+        progress, folder = self.progress, self.run.folder
+        row = {
+            "epoch": progress.epoch + 1,
+            "step": progress.step,
+            "loss": progress.nats / max(progress.tokens, 1.0),
+            "learning_rate": learning_rate(self.config.training, progress.step - 1, self.batches.steps),
+            "seconds": progress.seconds,
+            "tokens_per_second": progress.tokens / max(progress.seconds, 1e-9),
+        }
+        row |= {f"validation_{name}": value for name, value in self._validate().items()}
+        criterion = row.get("validation_nats_per_token", row["loss"])
+        better = progress.best is None or criterion < progress.best
+        progress.best, progress.stale = (criterion, 0) if better else (progress.best, progress.stale + 1)
+        progress.history.append(row)
+        _save_weights(self.model, folder / "latest.weights.h5")
+        if better:
+            shutil.copyfile(folder / "latest.weights.h5", folder / "best.aside")
+            os.replace(folder / "best.aside", folder / "best.weights.h5")
+        write_json(folder / "history.json", progress.history)
+        self.monitor.epoch(self.run, self.model, row)
+        self.callbacks.on_epoch_end(progress.epoch, row)
+        progress.epoch, progress.index = progress.epoch + 1, 0
+        progress.nats = progress.tokens = progress.seconds = 0.0
+        self.save()
+        _say(_summary(row, better, self.config.training.epochs))
+
+    def _validate(self) -> dict[str, float]:
+        if self.validation.tokens == 0:
+            return {}
+        dataset = self.config.dataset
+        batches = evaluation.held_out_batches(self.validation, dataset, strands=dataset.batch_size)
+        nats = evaluation.negative_log_likelihood(self.model, self.config.model, batches, self.score_function)
+        return evaluation.figures(nats, self.validation)
+
+
+def make_step(model: keras.Model, family, optimizer: keras.optimizers.Optimizer, settings: TrainingConfig) -> Callable:
+    """Compiles the training step: (batch, state, learning rate) → (metrics, state).
+
+    The state goes in and comes out as a value. Nothing else is carried from step to step but the variables of the
+    model and of the optimizer.
+    """
+    variables = model.trainable_variables
+
+    @tf.function(reduce_retracing=True)
+    def step(batch, state, rate):
+        optimizer.learning_rate.assign(rate)
+        with tf.GradientTape() as tape:
+            nats, state = family.loss(model, batch, state, training=True)
+            tokens = tf.reduce_sum(batch[2])
+            rows = tf.cast(tf.shape(batch[2])[0], tf.float32)
+            total = tf.reduce_sum(nats)
+            objective = total / (tf.maximum(tokens, 1.0) if settings.loss_reduction == "token" else rows)
+            scaled = optimizer.scale_loss(objective)
+        gradients = [_sum_repeated_rows(gradient) for gradient in tape.gradient(scaled, variables)]
+        scale = optimizer.scale_loss(1.0)
+        norm = tf.linalg.global_norm(gradients)
+        if settings.clip_norm:
+            gradients, _ = tf.clip_by_global_norm(gradients, settings.clip_norm * scale, use_norm=norm)
+        optimizer.apply(gradients, variables)
+        return {"nats": total, "tokens": tokens, "gradient_norm": norm / scale}, state
+
+    return step
+
+
+def build_optimizer(settings: TrainingConfig) -> keras.optimizers.Optimizer:
+    """Returns the optimizer, with dynamic loss scaling under mixed_float16."""
+    if settings.optimizer == "adam":
+        optimizer = keras.optimizers.Adam(settings.learning_rate)
+    elif settings.optimizer == "rmsprop":
+        optimizer = keras.optimizers.RMSprop(settings.learning_rate, momentum=settings.momentum)
+    else:
+        optimizer = keras.optimizers.SGD(settings.learning_rate, momentum=settings.momentum)
+    return keras.optimizers.LossScaleOptimizer(optimizer) if settings.precision == "mixed_float16" else optimizer
+
+
+def learning_rate(settings: TrainingConfig, step: int, steps_per_epoch: int) -> float:
+    """The rate at a step, a pure function of its number.
+
+    Args:
+        settings: schedule "constant"; "step", times `decay_factor` for every epoch after `decay_after` (Zaremba et
+            al. 2014, section 4.1); or "cosine" behind a linear rise (Loshchilov and Hutter 2017, equation 5).
+        step: counted from 0 over the whole run.
+        steps_per_epoch: steps in an epoch.
+
+    >>> learning_rate(TrainingConfig(schedule="step", learning_rate=1.0, decay_after=4), step=50, steps_per_epoch=10)
+    0.25
+    """
+    rate = settings.learning_rate
+    if settings.schedule == "step":
+        late = max(0, step // steps_per_epoch + 1 - settings.decay_after)
+        return rate * settings.decay_factor**late
+    if settings.schedule == "cosine":
+        if step < settings.warmup_steps:
+            return rate * (step + 1) / settings.warmup_steps
+        total = max(1, settings.epochs * steps_per_epoch - settings.warmup_steps)
+        share = min(1.0, (step - settings.warmup_steps) / total)
+        return rate * (settings.final_share + (1 - settings.final_share) * (1 + math.cos(math.pi * share)) / 2)
+    return rate
+
+
+class Checkpoints:
+    """Numbered folders, each written aside and renamed, of which the latest two are kept."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.written = time.monotonic()
+
+    def write(self, step: int, variables: list[tf.Variable], progress: dict[str, Any]) -> None:
+        """Writes one checkpoint; whoever looks finds a whole one at any moment."""
+        aside = self.folder / "aside"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        tf.train.Checkpoint(variables=variables).write(str(aside / "variables"))
+        write_json(aside / "progress.json", progress)
+        target = self.folder / f"{step:012d}"
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(aside, target)
+        for old in self.all()[:-KEPT_CHECKPOINTS]:
+            shutil.rmtree(old)
+        self.written = time.monotonic()
+
+    def read(self, variables: list[tf.Variable]) -> dict[str, Any] | None:
+        """Restores the latest checkpoint that can be read; returns its progress, or None if there is none."""
+        for folder in reversed(self.all()):
+            try:
+                progress = json.loads((folder / "progress.json").read_text())
+                tf.train.Checkpoint(variables=variables).read(str(folder / "variables")).assert_consumed()
+                return progress
+            except (OSError, ValueError, tf.errors.OpError, AssertionError) as error:
+                _say(f"The checkpoint {folder} cannot be read ({type(error).__name__}); trying the one before.")
+        return None
+
+    def all(self) -> list[Path]:
+        """The checkpoints' folders, oldest first."""
+        return sorted(path for path in self.folder.glob("*") if path.name.isdigit())
+
+
+class Clock:
+    """Splits time into computing and waiting for data."""
+
+    def __init__(self):
+        self.start, self.waited = time.perf_counter(), 0.0
+
+    def waiting(self, dataset: tf.data.Dataset) -> Iterator:
+        """Passes a data set on and measures how long each batch was waited for."""
+        iterator = iter(dataset)
+        while True:
+            before = time.perf_counter()
+            batch = next(iterator, None)
+            self.waited += time.perf_counter() - before
+            if batch is None:
+                return
+            yield batch
+
+    def lap(self) -> tuple[float, float]:
+        """Returns (seconds, seconds spent waiting) since the last lap."""
+        now = time.perf_counter()
+        seconds, waited = now - self.start, self.waited
+        self.start, self.waited = now, 0.0
+        return seconds, waited
+
+
+def _open_or_create(folder: Path, config: RunConfig, corpus: corpora.Corpus) -> Run:
+    """Returns the folder's run if it has the same settings and text, a new one if there is none."""
+    if not (folder / "config.json").exists():
+        tokenizer = tokenizers.build(config.tokenizer, (piece.text for piece in corpus.training))
+        return runs.create(folder, config, tokenizer, corpus.checksum)
+    run = runs.load(folder)
+    changed = [line for line in difference(run.config, config) if not line.startswith(MAY_CHANGE)]
+    if config.training.epochs < run.config.training.epochs:
+        changed.append(f"training.epochs: {run.config.training.epochs} → {config.training.epochs} (only more are possible)")
+    if run.facts["corpus"] != corpus.checksum:
+        changed.append("the text itself is another (its checksum differs)")
+    if changed:
+        raise RequestError(
+            f"{folder} holds a run with other settings: {'; '.join(changed)}. "
+            "Choose another name with --name, or delete the folder."
+        )
+    write_json(folder / "config.json", {"config": runs.to_json(config), "facts": run.facts})
+    return Run(folder, config, run.facts)
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Holds the folder's lock; the system lets go of it however the process ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RequestError(
+                f"Another process is training {folder}. Wait for it, or choose another --name."
+            ) from None
+        yield
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM, so that the step under way can be finished and written down."""
+    seen: list[int] = []
+    handlers = {}
+    with contextlib.suppress(ValueError):  # not in the main thread, as in some notebooks: signals stay as they are
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handlers[number] = signal.signal(number, lambda number, frame: seen.append(number))
+    try:
+        yield seen
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _sum_repeated_rows(gradient):
+    """Adds up the rows of a sparse gradient that belong to one token, without which its norm would be too small."""
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    rows, where = tf.unique(gradient.indices)
+    values = tf.math.unsorted_segment_sum(gradient.values, where, tf.shape(rows)[0])
+    return tf.IndexedSlices(values, rows, gradient.dense_shape)
+
+
+def _save_weights(model: keras.Model, path: Path) -> None:
+    aside = path.with_name("aside.weights.h5")
+    model.save_weights(aside)
+    os.replace(aside, path)
+
+
+def _bar(progress: Progress, settings: TrainingConfig, steps: int) -> tqdm:
+    terminal = sys.stderr.isatty()
+    return tqdm(
+        total=steps,
+        initial=progress.index,
+        desc=f"epoch {progress.epoch + 1}/{settings.epochs}",
+        unit=" steps",
+        leave=False,
+        mininterval=0.5 if terminal else 10.0,
+        ncols=None if terminal else 110,
+        file=sys.stderr,
+    )
+
+
+def _describe(splits: dict[str, TokenFile], run: Run) -> str:
+    training, validation = splits["training"], splits["validation"]
+    return (
+        f"{run.config.name}: {training.tokens:,} tokens for training, {validation.tokens:,} for validation, "
+        f"{splits['test'].tokens:,} for the test; vocabulary {run.tokenizer.vocabulary_size:,}; "
+        f"unknown {training.unknown / max(1, training.tokens):.2%} and "
+        f"{validation.unknown / max(1, validation.tokens):.2%}."
+    )
+
+
+def _summary(row: dict[str, float], better: bool, epochs: int) -> str:
+    text = f"epoch {row['epoch']}/{epochs}: loss {row['loss']:.4f}"
+    if "validation_perplexity" in row:
+        text += f", validation perplexity {row['validation_perplexity']:.2f}{' (best)' if better else ''}"
+    return f"{text}, {row['tokens_per_second']:,.0f} tokens/s, {row['seconds']:.0f} s"
+
+
+def _say(text: str) -> None:
+    tqdm.write(text, file=sys.stderr)

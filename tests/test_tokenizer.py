@@ -1,0 +1,398 @@
+"""Tests of the tokenizer: round trips, vocabularies, files, and the export."""
+
+import doctest
+import json
+import subprocess
+import sys
+import unicodedata
+
+import keras
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import tokenizer as tokenizer_module
+from pipeline.config import RequestError, TokenizerConfig
+from pipeline.tokenizer import LEVELS, build, digest, load
+
+ENGLISH = "In the beginning God created the heaven and the earth.\nI don't know, he said;\tGod's word -- 42 of 'em!\n"
+CHINESE = "我喜歡學習。\n他说：“你好”，然後走了。\n"
+TEXT = (ENGLISH + CHINESE + "the earth\nGod God\n") * 4
+
+quick = settings(max_examples=60, deadline=None)
+# Text that has what the levels tell apart more often than chance would: white space, apostrophes, Han, emoji, marks.
+any_text = st.text(
+    st.sampled_from(list(" \n\t\r'’.-a1é\u0301\u00a0\u3000\x00\x1c\u2581我々かカ😀\u200d"))
+    | st.characters(codec="utf-8")
+)
+
+
+@pytest.fixture(scope="module", params=LEVELS)
+def tokenizer(request):
+    return build(TokenizerConfig(level=request.param), [TEXT])
+
+
+@pytest.fixture(scope="module")
+def subwords():
+    return build(TokenizerConfig(level="subword"), [TEXT + "\u2581 \r\n" * 4])
+
+
+def ids(tokenizer, *texts):
+    return tokenizer.tokenize(tf.constant(list(texts), tf.string)).to_list()
+
+
+def round_trip(tokenizer, *texts):
+    token_ids = tokenizer.tokenize(tf.constant(list(texts), tf.string))
+    return [text.decode() for text in tokenizer.detokenize(token_ids).numpy()]
+
+
+def tokens(tokenizer, text):
+    return [tokenizer.vocabulary[i] for i in ids(tokenizer, text)[0]]
+
+
+# === Round trips ===
+
+
+@quick
+@given(any_text.filter(bool))
+@pytest.mark.parametrize("level", ["character", "word"])
+def test_any_text_comes_back(level, text):
+    text = unicodedata.normalize("NFC", text)
+    tokenizer = build(TokenizerConfig(level=level), [text])
+    assert round_trip(tokenizer, text, "", text) == [text, "", text]
+    assert tokenizer.unknown_id not in ids(tokenizer, text)[0]
+
+
+@quick
+@given(any_text.filter(str.split))
+def test_whitespace_splits_as_python_does(text):
+    tokenizer = build(TokenizerConfig(level="whitespace"), [text])
+    assert tokens(tokenizer, text) == text.split()
+    assert round_trip(tokenizer, text) == [" ".join(text.split())]
+
+
+@quick
+@given(st.text(st.sampled_from(sorted(set(TEXT) | set("\u2581\r")))))
+def test_any_text_of_known_characters_comes_back_from_subwords(subwords, text):
+    assert round_trip(subwords, text) == [text]
+    assert subwords.unknown_id not in ids(subwords, text)[0]
+
+
+@pytest.mark.parametrize("text", ["", "\n", "\n\n", "a\n", "\na", "  a  b ", "\t\n ", TEXT, TEXT.rstrip()])
+def test_white_space_comes_back(subwords, text):
+    assert round_trip(subwords, text, "", text) == [text, "", text]
+
+
+def test_subwords_agree_with_the_sentencepiece_library(subwords):
+    sentencepiece = pytest.importorskip("sentencepiece")
+    processor = sentencepiece.SentencePieceProcessor(model_proto=subwords._model)
+    lines = [*TEXT.splitlines(), "  two  spaces ", "tab\there", "new words hereabouts", "喜歡你", "emoji 😀 and 😀😀"]
+    assert ids(subwords, *lines) == processor.encode(lines)
+    assert ids(subwords, "\n".join(lines)) == [[i for line in processor.encode(lines) for i in (*line, 4)][:-1]]
+
+
+def test_what_subwords_cannot_bring_back(subwords):
+    assert round_trip(subwords, "a\ufdd0b\ufdd2") == ["a\tb\u2581"]
+    assert ids(subwords, "\x00") == [[subwords.unknown_id]]
+
+
+# === What a token is ===
+
+
+@pytest.mark.parametrize(
+    ("level", "expected"),
+    [
+        ("character", list("我喜歡學習。\n")),
+        ("word", list("我喜歡學習。\n")),
+        ("whitespace", ["我喜歡學習。"]),
+    ],
+)
+def test_chinese(level, expected):
+    tokenizer = build(TokenizerConfig(level=level), [CHINESE])
+    assert tokens(tokenizer, "我喜歡學習。\n") == expected
+
+
+def test_chinese_subwords_join_to_the_text(subwords):
+    assert "".join(tokens(subwords, "我喜歡學習。\n")) == "我喜歡學習。\n"
+    assert len(tokens(subwords, "我喜歡學習。\n")) <= 7
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("I don't know God’s law.", ["I", " don't", " know", " God’s", " law", "."]),
+        ("'tis 'em dogs' a''b", ["'", "tis", " '", "em", " dogs", "'", " a", "'", "'", "b"]),
+        ("a  b \n\tc ", ["a", " ", " b", " ", "\n", "\t", "c", " "]),
+        ("x = (y+1)...", ["x", " =", " (", "y", "+", "1", ")", ".", ".", "."]),
+        ("the 我a喜 々〇", ["the", " ", "我", "a", "喜", " ", "々", "〇"]),
+        ("한국어 좋다", ["한국어", " 좋다"]),
+        ("カタカナと漢字", ["カタカナと", "漢", "字"]),
+        ("naïve cafe\u0301 3.14 हिन्दी", ["naïve", " cafe\u0301", " 3", ".", "14", " हिन्दी"]),
+        ("a\u00a0b\u3000c", ["a", "\u00a0", "b", "\u3000", "c"]),
+        ("ok 😀😀", ["ok", " 😀", "😀"]),
+    ],
+)
+def test_words(text, expected):
+    pieces = tokenizer_module.split_words(tf.constant([text])).to_list()[0]
+    assert [piece.decode() for piece in pieces] == expected
+
+
+def test_rows_do_not_touch():
+    rows = ["", "a", "'", "b ", "", "", " c", "d'", "e", ""]
+    together = tokenizer_module.split_words(tf.constant(rows)).to_list()
+    assert together == [tokenizer_module.split_words(tf.constant([row])).to_list()[0] for row in rows]
+
+
+# === Special tokens, unknown ones, odd bytes ===
+
+
+def test_special_tokens_leave_no_trace(tokenizer):
+    text = "the earth"
+    [token_ids] = ids(tokenizer, text)
+    dense = [2, *token_ids, 3, 0, 0]
+    assert tokenizer.detokenize(tf.constant([dense, [0] * len(dense)])).numpy().tolist() == [text.encode(), b""]
+    assert tokenizer.vocabulary[:4] == ("<pad>", "<unk>", "<start>", "<end>")
+    assert (tokenizer.padding_id, tokenizer.unknown_id, tokenizer.start_id, tokenizer.end_id) == (0, 1, 2, 3)
+    assert tokenizer.vocabulary_size == len(tokenizer.vocabulary)
+
+
+def test_unknown_tokens(tokenizer):
+    # One symbol that no level knows; the spaces around it are known where they are tokens.
+    text = "the € God"
+    assert ids(tokenizer, text)[0].count(tokenizer.unknown_id) == 1
+    assert round_trip(tokenizer, text) == ["the<unk> God" if tokenizer.level == "word" else "the <unk> God"]
+
+
+def test_labels_in_the_text_are_not_special():
+    text = "<pad> <start> a <unk> <end> <unk>"
+    tokenizer = build(TokenizerConfig(level="whitespace"), [text])
+    assert tokenizer.vocabulary[4:] == ("<pad>", "<start>", "a", "<end>")
+    assert ids(tokenizer, text) == [[4, 5, 6, 1, 7, 1]]
+    assert round_trip(tokenizer, text) == [text]
+    for level in ("character", "word", "subword"):
+        assert round_trip(build(TokenizerConfig(level=level), [text * 9]), text) == [text]
+
+
+def test_a_continuation_begins_with_a_space_at_level_whitespace(tokenizer):
+    token_ids = tokenizer.tokenize(tf.constant(["the earth", "the earth", ""]))
+    texts = tokenizer.detokenize(token_ids, after=tf.constant([True, False, True])).numpy().tolist()
+    assert texts == [b" the earth" if tokenizer.level == "whitespace" else b"the earth", b"the earth", b""]
+    assert tokenizer.detokenize(tf.constant([[1, 3]]), after=tf.constant([True])).numpy()[0].lstrip() == b"<unk>"
+
+
+def test_no_rows_and_no_tokens(tokenizer):
+    assert tokenizer.tokenize(tf.zeros([0], tf.string)).shape.as_list() == [0, None]
+    assert tokenizer.detokenize(tf.zeros([0, 3], tf.int32)).shape == [0]
+    assert tokenizer.detokenize(tf.zeros([2, 0], tf.int32)).numpy().tolist() == [b"", b""]
+    assert tokenizer.detokenize(tokenizer.tokenize(tf.zeros([0], tf.string))).shape == [0]
+    assert ids(tokenizer, "", "the", "")[::2] == [[], []]
+    assert tokenizer.tokenize(tf.constant(["the"])).dtype == tf.int32
+    assert tokenizer.tokenize(tf.constant(["the"])).row_splits.dtype == tf.int64
+
+
+@pytest.mark.parametrize("odd", [b"\xff\xfe", b"\x00", b"\xe6\x88", b"\xed\xa0\x80", "\ufeff😀".encode()])
+def test_odd_bytes_are_unknown(tokenizer, odd):
+    [token_ids] = ids(tokenizer, b"God " + odd + b" God")
+    assert tokenizer.unknown_id in token_ids
+    [text] = round_trip(tokenizer, b"God " + odd + b" God")
+    assert text.startswith("God") and text.endswith(" God") and "<unk>" in text
+
+
+def test_bad_bytes_are_the_replacement_character():
+    for level in ("character", "word", "whitespace"):
+        known = build(TokenizerConfig(level=level), ["a \ufffd"])
+        assert ids(known, b"a \xff") == ids(known, "a \ufffd") != [[]]
+        assert known.unknown_id not in ids(known, b"a \xff")[0]
+
+
+def test_examples_in_the_documentation():
+    results = doctest.testmod(tokenizer_module)
+    assert results.attempted > 3 and results.failed == 0
+
+
+# === Vocabularies ===
+
+
+def test_the_most_frequent_tokens_stay():
+    def vocabulary(**options):
+        return build(TokenizerConfig(level="whitespace", **options), ["c b a b c d", " e b"]).vocabulary[4:]
+
+    assert vocabulary() == ("b", "c", "a", "d", "e")  # ties: first occurrence
+    assert vocabulary(max_vocabulary_size=7) == ("b", "c", "a")
+    assert vocabulary(min_count=2) == ("b", "c")
+    assert vocabulary(min_count=3, max_vocabulary_size=7) == ("b",)
+
+
+def test_subword_vocabulary_has_the_size_asked_for():
+    text = " ".join(f"{i}" for i in range(3000))
+    tokenizer = build(TokenizerConfig(level="subword", max_vocabulary_size=60), [text])
+    assert tokenizer.vocabulary_size == 60
+    assert build(TokenizerConfig(level="subword"), ["ab"]).vocabulary_size < 12
+    with pytest.raises(RequestError, match="max_vocabulary_size=10"):
+        build(TokenizerConfig(level="subword", max_vocabulary_size=10), [text])
+    with pytest.raises(RequestError, match="min_count"):
+        build(TokenizerConfig(level="subword", min_count=2), [TEXT])
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_nothing_to_build_from(level):
+    for texts in ([], [""], ["", ""]):
+        with pytest.raises(RequestError, match="text is empty"):
+            build(TokenizerConfig(level=level), texts)
+
+
+def test_settings_that_leave_nothing():
+    for options in ({"max_vocabulary_size": 4}, {"max_vocabulary_size": 1}, {"min_count": 1000}):
+        with pytest.raises(RequestError, match="leave none"):
+            build(TokenizerConfig(level="word", **options), [TEXT])
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_stream_of_pieces_builds_the_same(level):
+    whole = build(TokenizerConfig(level=level), [TEXT])
+    stream = build(TokenizerConfig(level=level), iter(TEXT.splitlines(keepends=True)))
+    assert stream.vocabulary == whole.vocabulary
+    assert ids(stream, TEXT) == ids(whole, TEXT)
+
+
+def test_the_sample_is_bounded_and_repeatable():
+    lines = [f"line {i} " + "x" * (i % 50) + "\n" for i in range(2000)]
+    sample = tokenizer_module._sample_sentences(lines, 5000)
+    assert 4900 < sum(map(len, sample)) <= 5000
+    assert sample == tokenizer_module._sample_sentences(["".join(lines[:700]), "".join(lines[700:])], 5000)
+    numbers = [int(sentence.split()[1]) for sentence in sample]
+    assert numbers == sorted(numbers) and 700 < sum(numbers) / len(numbers) < 1300  # from everywhere
+    assert [len(cut) for cut in tokenizer_module._sample_sentences(["y" * 2500], 5000)] == [1000, 1000, 500]
+
+
+# === Files ===
+
+
+def test_saved_and_loaded_it_is_the_same(tokenizer, tmp_path):
+    saved = tokenizer.save(tmp_path / "run")
+    again = load(tmp_path / "run")
+    assert (again.level, again.vocabulary) == (tokenizer.level, tokenizer.vocabulary)
+    assert ids(again, TEXT, "€") == ids(tokenizer, TEXT, "€")
+    assert saved == digest(tmp_path / "run") == again.save(tmp_path / "copy")
+
+
+def test_odd_tokens_survive_the_file(tmp_path):
+    text = "\n\t\r\x0b\x0c\x00 \u2028\u2029\x85\u3000\ufeff\"\\'😀"
+    for level in ("character", "word"):
+        tokenizer = build(TokenizerConfig(level=level), [text])
+        tokenizer.save(tmp_path)
+        assert load(tmp_path).vocabulary == tokenizer.vocabulary
+        assert round_trip(load(tmp_path), text) == [text]
+
+
+def test_the_digest_notices_changes(tokenizer, tmp_path):
+    before = tokenizer.save(tmp_path)
+    assert len(before) == 64
+    for path in sorted(tmp_path.iterdir()):
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"o", b"0", 1))
+        assert digest(tmp_path) != before
+        path.write_bytes(content)
+        assert digest(tmp_path) == before
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    for call in (load, digest):
+        with pytest.raises(RequestError, match="^There is no tokenizer"):
+            call(tmp_path / "nowhere")
+    build(TokenizerConfig(level="word"), [TEXT]).save(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    good = json.loads(path.read_text(encoding="utf-8"))
+    special = good["vocabulary"][:4]
+    for broken, message in [
+        ("{", "not a tokenizer's file"),
+        ("[]", "not a tokenizer's file"),
+        (json.dumps({"level": "word"}), "not a tokenizer's file"),
+        (json.dumps({**good, "format": 99}), "format 99"),
+        (json.dumps({**good, "level": "words"}), "did you mean 'word'"),
+        *(
+            (json.dumps({**good, "vocabulary": v}), "no proper")
+            for v in ("a", special, ["a"] * 5, [*special, "a", "a"])
+        ),
+        (json.dumps({**good, "level": "subword"}), "no tokenizer at"),
+    ]:
+        path.write_text(broken, encoding="utf-8")
+        with pytest.raises(RequestError, match=message):
+            load(tmp_path)
+
+
+def test_a_broken_subword_model_is_refused(subwords, tmp_path):
+    subwords.save(tmp_path)
+    (tmp_path / "tokenizer.model").write_bytes(b"broken")
+    with pytest.raises(RequestError, match="does not belong"):
+        load(tmp_path)
+
+
+# === In the graph, in an export ===
+
+
+def test_seeding_and_clearing_afterwards_do_no_harm(tokenizer):
+    before = ids(tokenizer, TEXT)
+    keras.utils.set_random_seed(3)
+    keras.backend.clear_session()
+    assert ids(tokenizer, TEXT) == before
+    assert round_trip(tokenizer, "the earth") == ["the earth"]
+
+
+def test_in_a_function_and_a_dataset(tokenizer):
+    function = tf.function(tokenizer.tokenize, input_signature=[tf.TensorSpec([None], tf.string)])
+    assert function(tf.constant([TEXT, "", "the"])).to_list() == ids(tokenizer, TEXT, "", "the")
+    dataset = tf.data.Dataset.from_tensor_slices(["the earth", "God"]).batch(2)
+    [texts] = dataset.map(lambda batch: tokenizer.detokenize(tokenizer.tokenize(batch)))
+    assert texts.numpy().tolist() == [b"the earth", b"God"]
+
+
+TEXTS = [TEXT.encode(), b"", b"God \xff\x00 God", " the  earth\n😀".encode()]
+
+FRESH_PROCESS = """
+import sys
+import tensorflow as tf
+import tensorflow_text
+
+texts = [bytes.fromhex(text) for text in sys.stdin.read().split(",")]
+for folder in sys.argv[1:]:
+    loaded = tf.saved_model.load(folder)
+    results = loaded.signatures["serving_default"](text=tf.constant(texts))["output_0"].numpy().tolist()
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        signature = tf.compat.v1.saved_model.load(session, ["serve"], folder).signature_def["serving_default"]
+        output, source = signature.outputs["output_0"].name, signature.inputs["text"].name
+        assert session.run(output, {source: texts}).tolist() == results
+        assert session.run(output, {source: []}).tolist() == []
+    print(",".join(result.hex() for result in results))
+"""
+
+
+def export(tokenizer, folder):
+    """Exports an endpoint that maps text to text."""
+    archive = keras.export.ExportArchive()
+    archive.track(tokenizer)
+    archive.add_endpoint(
+        "serve",
+        lambda text: tokenizer.detokenize(tokenizer.tokenize(text)),
+        input_signature=[tf.TensorSpec([None], tf.string, name="text")],
+    )
+    archive.write_out(str(folder), verbose=False)
+
+
+def test_exported_it_gives_the_same_texts_in_a_fresh_process(tmp_path):
+    tokenizers = [build(TokenizerConfig(level=level), [TEXT]) for level in LEVELS]
+    for tokenizer in tokenizers:
+        export(tokenizer, tmp_path / tokenizer.level)
+    process = subprocess.run(
+        [sys.executable, "-c", FRESH_PROCESS, *(str(tmp_path / level) for level in LEVELS)],
+        input=",".join(text.hex() for text in TEXTS),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr[-2000:]
+    for tokenizer, line in zip(tokenizers, process.stdout.splitlines(), strict=True):
+        results = [bytes.fromhex(text).decode() for text in line.split(",")]
+        assert results == round_trip(tokenizer, *TEXTS)
+        assert "God" in results[2] and "<unk>" in results[2]
