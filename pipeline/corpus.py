@@ -1,8 +1,7 @@
 """Corpora: files, packaged texts and NLTK's corpora → three splits of clean text.
 
-Everything here is a stream: a file is read block by block, each block is decoded, cleaned and cut
-into documents, and a document is handed on in pieces of about a megabyte. No text is held whole but
-the packaged ones, which are small. Reading order: what others use, cleaning, documents, files,
+A split is a list of named sources, each opened anew at every reading and never held in memory; only the packaged texts,
+which are small, are. What a source yields comes from `files`. Reading order: what others use, the user's own files,
 dividing into splits, the packaged corpora, NLTK.
 """
 
@@ -10,11 +9,7 @@ from __future__ import annotations
 
 import ast
 import bisect
-import codecs
-import csv
 import functools
-import glob
-import gzip
 import hashlib
 import importlib
 import importlib.metadata
@@ -24,34 +19,19 @@ import json
 import re
 import sqlite3
 import sysconfig
-import unicodedata
 import warnings
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline import files
 from pipeline.config import CorpusConfig, RequestError, nearest
+from pipeline.files import Piece
+from pipeline.files import clean as clean
 
-BLOCK_BYTES = 1 << 20  # read from a file at once
-PIECE_CHARACTERS = 1 << 20  # most characters in a piece of a document
 MANY_SOURCES = 20  # from here on whole files are set apart, below it the tail of the text
 NLTK_DIRECTORY = Path("data/nltk")  # where corpora are downloaded to; NLTK's own NLTK_DATA adds places to look in
-ROW_SUFFIXES = (".jsonl", ".csv", ".tsv")
-TEXT_SUFFIXES = (".txt", ".tokens")
-
-
-class Piece(NamedTuple):
-    """A stretch of a document.
-
-    The text is cut after a line end where there is one near, else before a space, else anywhere.
-    `ends` says that the document ends behind it. The last piece of a split has `ends=False` when
-    the split was cut out of the middle of a document.
-    """
-
-    text: str
-    ends: bool
 
 
 class Source(NamedTuple):
@@ -132,141 +112,7 @@ def read_split(config: CorpusConfig, files: Sequence[str]) -> Split:
     return Split(tuple(_sources(files, config)))
 
 
-# === Cleaning ===
-
-
-def clean(text: str, config: CorpusConfig) -> str:
-    """Applies line ends, control characters and Unicode form, in this order, as the configuration says.
-
-    >>> clean("Cafe\\u0301\\r\\n\\x00", CorpusConfig())
-    'Café\\n'
-    """
-    return "".join(_cleaned([text], config))
-
-
-def _cleaned(blocks: Iterable[str], config: CorpusConfig) -> Iterator[str]:
-    """Cleans a text block by block; where the blocks' borders lie makes no difference."""
-    if config.line_ends:
-        blocks = _line_ends(blocks)
-    if not config.control_characters:
-        blocks = (_CONTROL.sub("", block) for block in blocks)
-    # Last, because a control character between a letter and its accent would keep them from composing.
-    if config.unicode_form != "none":
-        blocks = _normalized(blocks, config.unicode_form)
-    yield from blocks
-
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-
-
-def _line_ends(blocks: Iterable[str]) -> Iterator[str]:
-    held = ""
-    for block in blocks:
-        block = held + block
-        held = "\r" if block.endswith("\r") else ""  # a "\n" may follow in the next block
-        yield block.removesuffix(held).replace("\r\n", "\n").replace("\r", "\n")
-    yield "\n" if held else ""
-
-
-def _normalized(blocks: Iterable[str], form: str) -> Iterator[str]:
-    rest = ""
-    for block in blocks:
-        block = rest + block
-        border = next((index for index in range(len(block) - 1, 0, -1) if _starts_afresh(block[index])), 0)
-        yield unicodedata.normalize(form, block[:border])
-        rest = block[border:]
-    yield unicodedata.normalize(form, rest)
-
-
-def _starts_afresh(character: str) -> bool:
-    """Whether a character never changes with, nor changes, what stands before it, in any normal form.
-
-    Marks (accents, vowel signs) join the letter before them; so do the vowels and finals of Hangul.
-    What a character decomposes to is looked at, for half-width voicing marks and Hangul letters.
-    """
-    first = unicodedata.normalize("NFKD", character)[0]
-    return not unicodedata.category(first).startswith("M") and not "\u1160" <= first <= "\u11ff"
-
-
-# === Documents ===
-
-
-def _documents(blocks: Iterable[str], config: CorpusConfig) -> Iterator[Piece]:
-    """Cleans a running text and makes it one document, or each of its lines."""
-    cleaned = _cleaned(blocks, config)
-    return _lines(cleaned) if config.documents == "line" else _pieces(cleaned)
-
-
-def _rows(texts: Iterable[str], config: CorpusConfig) -> Iterator[Piece]:
-    """Makes each text one document, whatever `config.documents` says."""
-    for text in texts:
-        yield from _pieces(_cleaned([text], config))
-
-
-def _pieces(blocks: Iterable[str]) -> Iterator[Piece]:
-    """Regroups the blocks of one document into pieces, the last of which ends it."""
-    rest = ""
-    for block in blocks:
-        text, start = rest + block, 0
-        while len(text) - start > PIECE_CHARACTERS:
-            end = _cut(text, start)
-            yield Piece(text[start:end], False)
-            start = end
-        rest = text[start:]
-    yield Piece(rest, True)
-
-
-def _cut(text: str, start: int) -> int:
-    """Returns where the piece that begins at `start` ends: in its second half, at the best place."""
-    end = start + PIECE_CHARACTERS
-    middle = start + PIECE_CHARACTERS // 2
-    line_end = text.rfind("\n", middle, end)
-    if line_end > start:
-        return line_end + 1
-    space = text.rfind(" ", middle, end)
-    return space if space > start else end
-
-
-def _lines(blocks: Iterable[str]) -> Iterator[Piece]:
-    """Makes each line a document, without its line end; only "\\n" ends a line."""
-    rest = ""
-    for block in blocks:
-        *lines, rest = (rest + block).split("\n")
-        for line in lines:
-            yield from _pieces([line])
-        *begun, (rest, _) = _pieces([rest])  # a very long line goes out while it is being read
-        yield from begun
-    if rest:
-        yield Piece(rest, True)
-
-
-def _joined(pieces: Iterable[Piece]) -> Iterator[str]:
-    """Puts the pieces of each document together again."""
-    parts = []
-    for piece in pieces:
-        parts.append(piece.text)
-        if piece.ends:
-            yield "".join(parts)
-            parts.clear()
-
-
-def _without_blank(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """Leaves out documents that hold nothing but white space."""
-    held, begun = [], False
-    for piece in pieces:
-        if begun or not _is_blank(piece.text):
-            yield from held
-            yield piece
-            held, begun = [], not piece.ends
-        else:
-            held = [] if piece.ends else [*held, piece]
-
-
-def _is_blank(text: str) -> bool:
-    return not text or text.isspace()
-
-
-# === Files ===
+# === The user's own files ===
 
 
 def _files(config: CorpusConfig) -> Corpus:
@@ -278,7 +124,7 @@ def _files(config: CorpusConfig) -> Corpus:
         splits = [Split(tuple(part)) for part in parts]
     else:
         parts = [training]
-        rows = any(_kind(Path(source.name)) in ROW_SUFFIXES for source in training)
+        rows = any(files.kind(Path(source.name)) in files.ROW_SUFFIXES for source in training)
         splits = _divided(training, rows or config.documents == "line", config)
     names = [Path(name).name or name for name in config.files]
     name = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
@@ -289,187 +135,12 @@ def _sources(arguments: Sequence[str], config: CorpusConfig) -> list[Source]:
     """Returns the files that the arguments stand for, in order, each once; each argument must hold text."""
     sources = {}
     for argument in arguments:
-        found = [Source(str(path), _digest(path), functools.partial(_file, path, config)) for path in _expand(argument)]
-        if all(_is_blank(piece.text) for source in found for piece in source.read()):
+        paths = files.expand(argument)
+        found = [Source(str(path), files.digest(path), functools.partial(files.read, path, config)) for path in paths]
+        if all(files.is_blank(piece.text) for source in found for piece in source.read()):
             raise RequestError(f"{argument} holds no text: it is empty or blank. Leave it out or name another file.")
         sources.update({source.name: source for source in found})
     return list(sources.values())
-
-
-def _expand(argument: str) -> list[Path]:
-    """Returns the files that a file name, a folder or a glob stands for, sorted."""
-    path = Path(argument).expanduser()
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        below = sorted(file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path)))
-        files = [file for file in below if _kind(file) in TEXT_SUFFIXES + ROW_SUFFIXES]
-        if not files:
-            allowed = ", ".join(TEXT_SUFFIXES + ROW_SUFFIXES)
-            raise RequestError(f"The folder {argument} holds no text files ({allowed}, or these with .gz).")
-        return files
-    if path.exists():
-        raise RequestError(f"{argument} is not a regular file: it is read more than once, so save it to a file first.")
-    if not glob.has_magic(argument):
-        raise RequestError(f"{argument} does not exist in or from {Path.cwd()}: name a file, a folder or a glob.")
-    files = [Path(match) for match in sorted(glob.glob(str(path), recursive=True)) if Path(match).is_file()]
-    if not files:
-        raise RequestError(f"The glob {argument!r} matches no file in or from {Path.cwd()}: check the pattern.")
-    return files
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
-def _kind(path: Path) -> str:
-    """Returns the suffix that says how a file is read, `.gz` left aside.
-
-    >>> _kind(Path("poems.jsonl.gz"))
-    '.jsonl'
-    """
-    return Path(path.name.lower().removesuffix(".gz")).suffix
-
-
-def _file(path: Path, config: CorpusConfig) -> Iterator[Piece]:
-    """Returns the documents of one file."""
-    readers = {".jsonl": _json_rows, ".csv": _table_rows, ".tsv": _table_rows}
-    blocks = _decoded(path, config)
-    reader = readers.get(_kind(path))
-    pieces = _rows(reader(path, blocks, config), config) if reader else _documents(blocks, config)
-    return pieces if config.blank_lines else _without_blank(pieces)
-
-
-def _blocks(path: Path, unzip: bool = True) -> Iterator[bytes]:
-    """Yields a file's bytes block by block.
-
-    Raises:
-        RequestError: the file cannot be opened, read or decompressed.
-    """
-    opened = gzip.open if unzip and path.suffix.lower() == ".gz" else open
-    try:
-        with opened(path, "rb") as file:
-            while block := file.read(BLOCK_BYTES):
-                yield block
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise RequestError(f"{path} cannot be read: {reason}. Check its rights, or fetch it again.") from error
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    for block in _blocks(path, unzip=False):
-        digest.update(block)
-    return digest.hexdigest()
-
-
-# The longer marks first: that of UTF-32 begins with that of UTF-16.
-_BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF32_LE: "utf-32-le",
-    codecs.BOM_UTF32_BE: "utf-32-be",
-    codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF16_LE: "utf-16-le",
-    codecs.BOM_UTF16_BE: "utf-16-be",
-}
-
-
-def _decoded(path: Path, config: CorpusConfig) -> Iterator[str]:
-    """Yields a file's text block by block.
-
-    Raises:
-        RequestError: the file looks binary, or its bytes do not fit the encoding.
-    """
-    blocks = _blocks(path)
-    first = next(blocks, b"")
-    mark = next((mark for mark in _BYTE_ORDER_MARKS if first.startswith(mark)), b"")
-    encoding = _BYTE_ORDER_MARKS.get(mark) or _known_encoding(config.encoding)
-    if b"\0" in first and not encoding.startswith(("utf-16", "utf-32")):
-        raise RequestError(f"{path} looks binary (it has zero bytes): only text files are read, as they are or as .gz.")
-    decoder = codecs.getincrementaldecoder(encoding)(config.errors)
-    position = len(mark)
-    for block in itertools.chain([first[len(mark) :]], blocks, [b""]):
-        held = len(decoder.getstate()[0])  # bytes of a character that began in the block before
-        try:
-            text = decoder.decode(block, final=not block)
-        except UnicodeError as error:
-            wrong = position - held + getattr(error, "start", 0)
-            raise RequestError(
-                f"{path} is not {encoding}: byte {wrong} does not fit ({getattr(error, 'reason', error)}). "
-                "Set corpus.encoding to the file's own, or corpus.errors=replace."
-            ) from error
-        position += len(block)
-        yield text
-
-
-def _known_encoding(name: str) -> str:
-    try:
-        b" ".decode(name, "ignore")  # unlike codecs.lookup, this refuses codecs that are not of text, such as base64
-        return codecs.lookup(name).name
-    except LookupError:
-        allowed = "Allowed: Python's names, such as utf-8, utf-16, gb18030, big5, latin-1, cp1252"
-        raise RequestError(f"Unknown corpus.encoding {name!r}. {allowed}.") from None
-
-
-def _json_rows(path: Path, blocks: Iterable[str], config: CorpusConfig) -> Iterator[str]:
-    """Yields the field of each line's object; a list of strings is joined with line ends."""
-    for number, line in enumerate(_joined(_lines(blocks)), start=1):
-        if _is_blank(line):
-            continue
-        where = f"{path}, line {number}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise RequestError(f"{where} is not JSON ({error}): .jsonl holds one object on each line.") from None
-        if not isinstance(row, dict):
-            raise RequestError(f"{where} holds a {type(row).__name__}: .jsonl holds one object on each line.")
-        if config.field not in row:
-            raise RequestError(
-                f"{where} has no field {config.field!r}: {nearest(config.field, row)}. Set corpus.field."
-            )
-        value = row[config.field]
-        if isinstance(value, list) and all(isinstance(part, str) for part in value):
-            value = "\n".join(value)
-        if not isinstance(value, str):
-            raise RequestError(
-                f"{where}: {config.field!r} is neither a string nor a list of strings. Set corpus.field."
-            )
-        yield _without_surrogates(value, where, config)
-
-
-def _without_surrogates(text: str, where: str, config: CorpusConfig) -> str:
-    """Refuses or replaces half a character, which JSON can escape (`\\ud83d`) but no encoding can write."""
-    try:
-        text.encode()
-        return text
-    except UnicodeEncodeError:
-        if config.errors == "replace":
-            return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        raise RequestError(f"{where} escapes half a character (a surrogate): set corpus.errors=replace.") from None
-
-
-def _table_rows(path: Path, blocks: Iterable[str], config: CorpusConfig) -> Iterator[str]:
-    """Yields the column of each row. In .csv quotes may hold line ends; in .tsv they are plain characters."""
-    csv.field_size_limit((1 << 31) - 1)  # the module's own limit is 131,072 characters; a document may be longer
-    lines = (line + "\n" for line in _joined(_lines(_line_ends(blocks) if config.line_ends else blocks)))
-    if _kind(path) == ".csv":
-        reader = csv.reader(lines, strict=True)
-    else:
-        reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-    try:
-        header = next(reader, [])
-        if config.field not in header:
-            raise RequestError(
-                f"{path} has no column {config.field!r}: {nearest(config.field, header)}. Set corpus.field."
-            )
-        column = header.index(config.field)
-        for row in filter(None, reader):
-            if len(row) <= column:
-                message = f"{path}, line {reader.line_num} has {len(row)} of {len(header)} columns: complete the row."
-                raise RequestError(message)
-            yield row[column]
-    except csv.Error as error:
-        message = f"{path}, line {reader.line_num} is not {_kind(path)} ({error}): check the quotes."
-        raise RequestError(message) from None
 
 
 # === Dividing into splits ===
@@ -613,7 +284,7 @@ def _bible(edition: str, config: CorpusConfig) -> Corpus:
     for book, rows in itertools.groupby(verses, key=lambda row: row[0]):
         text = "".join(f"{_verse(verse)}\n" for _, verse in rows)
         part = "validation" if book in VALIDATION_BOOKS else "test" if book in TEST_BOOKS else "training"
-        parts[part].append(Source(book, book, functools.partial(_documents, [text], config)))
+        parts[part].append(Source(book, book, functools.partial(files.documents, [text], config)))
     return Corpus(edition, _checksum(itertools.chain(*verses)), *(Split(tuple(part)) for part in parts.values()))
 
 
@@ -632,7 +303,7 @@ def _hsk(config: CorpusConfig) -> Corpus:
     """Loads the Chinese sentences, each a document; a sentence that occurs twice stays in one split."""
     rows = json.loads(_package_file("hsk-sentences-audio", "hsk_sentences_audio/data/sentences.json").read_bytes())
     sentences = [row["chinese"] for row in rows]
-    sources = [Source("hsk", sentence, functools.partial(_rows, [sentence], config)) for sentence in sentences]
+    sources = [Source("hsk", sentence, functools.partial(files.rows, [sentence], config)) for sentence in sentences]
     return Corpus("hsk", _checksum(sentences), *_drawn(sources, config))
 
 
@@ -656,26 +327,26 @@ def _docstrings(config: CorpusConfig) -> Corpus:
 
     A document is one docstring; one that occurs again, anywhere, is left out. Whole files are set apart.
     """
-    files = _python_files()
-    sources = [Source(name, name, functools.partial(_docstrings_of, name, config)) for name in files]
-    checksum = _checksum(part for name, path in files.items() for part in (name, _digest(path)))
+    paths = _python_files()
+    sources = [Source(name, name, functools.partial(_docstrings_of, name, config)) for name in paths]
+    checksum = _checksum(part for name, path in paths.items() for part in (name, files.digest(path)))
     return Corpus("docstrings", checksum, *_drawn(sources, config))
 
 
 def _python_files() -> dict[str, Path]:
     """Returns the source files by their relative names."""
     library = Path(sysconfig.get_path("stdlib"))
-    files = {path.relative_to(library).as_posix(): path for path in library.rglob("*.py")}
+    paths = {path.relative_to(library).as_posix(): path for path in library.rglob("*.py")}
     for package in DOCUMENTED_PACKAGES:
         _package_file(package, f"{package}/__init__.py")
         for path in importlib.metadata.files(package) or ():
             if path.suffix == ".py" and path.parts[0] == package:
-                files[path.as_posix()] = Path(path.locate())
-    return {name: files[name] for name in sorted(files) if not _FOLDERS_LEFT_OUT & set(name.split("/"))}
+                paths[path.as_posix()] = Path(path.locate())
+    return {name: paths[name] for name in sorted(paths) if not _FOLDERS_LEFT_OUT & set(name.split("/"))}
 
 
 def _docstrings_of(name: str, config: CorpusConfig) -> Iterator[Piece]:
-    return _rows(_all_docstrings()[name], config)
+    return files.rows(_all_docstrings()[name], config)
 
 
 @functools.cache
@@ -684,7 +355,7 @@ def _all_docstrings() -> dict[str, list[str]]:
     seen = set()
     found = {}
     for name, path in _python_files().items():
-        new = dict.fromkeys(text for text in _docstrings_in(path) if not _is_blank(text) and text not in seen)
+        new = dict.fromkeys(text for text in _docstrings_in(path) if not files.is_blank(text) and text not in seen)
         seen.update(new)
         found[name] = list(new)
     return found
@@ -737,7 +408,7 @@ def _nltk(config: CorpusConfig) -> Corpus:
         return "".join(" ".join(sentence) + "\n" for sentence in reader.sents(document))
 
     def read(document: str) -> Iterator[Piece]:
-        return _without_blank(_documents([text_of(document)], config))
+        return files.without_blank(files.documents([text_of(document)], config))
 
     names = reader.fileids()
     sources = [Source(name, name, functools.partial(read, name)) for name in names]

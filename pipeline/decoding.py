@@ -1,4 +1,4 @@
-"""Decoding: samplers, the one decoding loop, and beam search.
+"""Decoding: samplers, the one decoding loop, scoring, and beam search.
 
 A model is known here by two functions only (`Decoder`), so one loop serves every family. All of it is
 TensorFlow operations on whole batches, with explicit `tf.while_loop` and `tf.cond`: it runs inside a
@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 Nested = Any  # a nested structure (tf.nest) of tensors whose first dimension is B; `()` where there is none
+Step = Callable[[tf.Tensor, Nested, Nested], tuple[tf.Tensor, Nested]]
 
 _NUCLEUS_CANDIDATES = 256  # sorted first in the search for a nucleus; the whole vocabulary only if they fall short
 _LARGEST_LENGTH_PENALTY = 10.0  # keeps ((5 + length) / 6) ** penalty inside float32
@@ -34,7 +35,7 @@ class Decoder(NamedTuple):
     """
 
     start: Callable[[Nested], tuple[Nested, Nested]]
-    step: Callable[[tf.Tensor, Nested, Nested], tuple[tf.Tensor, Nested]]
+    step: Step
 
 
 class Sampling(NamedTuple):
@@ -224,7 +225,7 @@ def uniform(seed: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
     bits = tf.bitcast(seed, tf.uint64) + count * tf.constant(0x9E3779B97F4A7C15, tf.uint64)
     bits = (bits ^ shifted(bits, 30)) * tf.constant(0xBF58476D1CE4E5B9, tf.uint64)
     bits = (bits ^ shifted(bits, 27)) * tf.constant(0x94D049BB133111EB, tf.uint64)
-    bits ^= shifted(bits, 31)
+    # The reference's last line, bits ^= bits >> 31, does not reach the 24 highest bits.
     return tf.cast(shifted(bits, 40), tf.float32) * 2.0**-24
 
 
@@ -265,57 +266,71 @@ def generate(
 ) -> Generated:
     """Generates one text per row, until its end token or its `max_new_tokens`.
 
-    Rows that have ended run on unseen until all have; nothing that they do is counted or returned.
-
     Args:
         step: the second function of a `Decoder`; V, the last dimension of its logits, is known when it is traced.
         memory: what the step reads, each tensor (B, ...).
-        state: what the step carries, each tensor (B, ...); only the first dimension may change its static shape.
+        state: what the step carries, each tensor (B, ...).
         first_token_ids: (B,) int32, the first token that the step consumes. B may be 0. (At B = 1 a model's matrix
             products differ in the last digits: pad to two rows where texts must not depend on their neighbours.)
-        sampling: one row of parameters per text; `max_new_tokens` is cut to 0..`limit`.
+        sampling: one row of parameters per text.
         end_id: the token that ends a text; it is counted.
-        padding_id: the token behind the end.
-        limit: most new tokens of any row.
+        padding_id: what stands behind the end.
+        limit: most new tokens of any row; `max_new_tokens` is cut to 0..`limit`.
         banned_ids: tokens that are never generated.
-        prompt_token_ids: (B, T) ragged int32, what the repetition penalty and the n-gram rule count as seen,
-            besides the text itself; without it nothing.
+        prompt_token_ids: (B, T) ragged int32, seen already by the repetition penalty and the n-gram rule.
         no_repeat_ngram: no n-gram of this length comes up twice; 0 is off.
     """
     # 1. Before the loop: how many tokens each row may have, and all random numbers at once.
-    # 2. At each step: logits → the next token, its log-probability, and whether it ends the row.
+    # 2. At each step: logits → the next token, its log-probability, and whether it ends the row. Rows that have
+    #    ended run on until all have; nothing that they do is counted or returned.
     # 3. After the loop: rows side by side, padded behind their ends.
     most = tf.clip_by_value(sampling.max_new_tokens, 0, limit)
     steps = tf.maximum(tf.reduce_max(most), 0)  # of no rows, the largest is negative
     uniforms = uniform(sampling.seed, tf.range(steps)[:, None])  # (L, B)
     prompt = _right_aligned(prompt_token_ids, first_token_ids)  # (B, T)
-
-    def is_running(index, tokens, *_):
-        return index < tf.reduce_max(tokens)
+    rules = _Rules(banned_ids, sampling.repetition_penalty, no_repeat_ngram, prompt)
 
     def body(index, tokens, log_probability, token_ids, state, seen, written):
         logits, new_state = step(token_ids, memory, state)
-        allowed, seen = _penalize(logits, seen, index, token_ids, prompt, sampling.repetition_penalty)
-        if no_repeat_ngram:
-            history = tf.concat([prompt, tf.transpose(written.stack()[1 : index + 1])], axis=1)
-            allowed = ban_repeated_ngrams(allowed, history, no_repeat_ngram)
-        token_ids = _choose(ban(allowed, banned_ids), tf.gather(uniforms, index), sampling)
-        gained = tf.gather(tf.nn.log_softmax(logits), token_ids, batch_dims=1)  # (B,)
-        log_probability += tf.where(index < tokens, gained, 0.0)
+        allowed, seen = _restrict(logits, rules, index, token_ids, seen, written)
+        token_ids = _choose(allowed, tf.gather(uniforms, index), sampling)
+        log_probability += tf.where(index < tokens, _log_probability_of(token_ids, logits), 0.0)
         index += 1
         tokens = tf.where(token_ids == end_id, tf.minimum(tokens, index), tokens)
-        written = written.write(index, token_ids)
-        return index, tokens, log_probability, token_ids, _like(new_state, state), seen, written
+        return index, tokens, log_probability, token_ids, _like(new_state, state), seen, written.write(index, token_ids)
 
     # `tokens` is how many tokens each row will have, as far as is known: an end token lowers it.
     # `written` has a spare first place, for an array without any place cannot be stacked.
-    written = tf.TensorArray(tf.int32, size=steps + 1, element_shape=[None], clear_after_read=False)
-    written = written.write(0, first_token_ids)
-    seen = tf.zeros([tf.shape(first_token_ids)[0], 0], tf.bool)  # (B, V) from the first step on, if any row wants it
-    values = (tf.constant(0), most, tf.zeros_like(most, tf.float32), first_token_ids, state, seen, written)
-    index, tokens, log_probability, *_, written = _while(is_running, body, values)
-    token_ids = tf.transpose(written.stack()[1 : index + 1])  # (B, L)
-    return Generated(_padded(token_ids, tokens, padding_id), tokens, log_probability)
+    written = tf.TensorArray(tf.int32, steps + 1, element_shape=[None], clear_after_read=False)
+    seen = tf.zeros([tf.shape(most)[0], 0], tf.bool)  # (B, V) from the first step on, if any row wants a penalty
+    values = (0, most, tf.zeros_like(most, tf.float32), first_token_ids, state, seen, written.write(0, first_token_ids))
+    index, tokens, log_probability, *_, written = _while(
+        lambda index, tokens, *_: index < tf.reduce_max(tokens), body, values
+    )
+    token_ids = _padded(tf.transpose(written.stack()[1 : index + 1]), tokens, padding_id)  # (B, L)
+    return Generated(token_ids, tokens, log_probability)
+
+
+def score(
+    step: Step, memory: Nested, state: Nested, first_token_ids: tf.Tensor, target_ids: tf.RaggedTensor
+) -> tf.Tensor:
+    """Returns the log-probability of given texts (B,) float32, in nats; 0 for a text without tokens.
+
+    Args:
+        step, memory, state, first_token_ids: as in `generate`.
+        target_ids: (B, L) ragged int32, the texts' tokens, an end token included if it is to be scored.
+    """
+    lengths = tf.cast(target_ids.row_lengths(), tf.int32)
+    columns = tf.transpose(target_ids.to_tensor(0))  # (L, B)
+
+    def body(index, log_probability, token_ids, state):
+        logits, new_state = step(token_ids, memory, state)
+        token_ids = tf.gather(columns, index)
+        log_probability += tf.where(index < lengths, _log_probability_of(token_ids, logits), 0.0)
+        return index + 1, log_probability, token_ids, _like(new_state, state)
+
+    values = (0, tf.zeros_like(lengths, tf.float32), first_token_ids, state)
+    return _while(lambda index, *_: index < tf.shape(columns)[0], body, values)[1]
 
 
 # === Beam search ===
@@ -363,15 +378,11 @@ def beam_search(
     # 2. At each step: every live beam by every token; the best that go on, and the best of all that have ended.
     # 3. A row whose live beams have no more chance loses them, and with them takes no further part.
     most = tf.clip_by_value(max_new_tokens, 0, limit)
-    steps = tf.maximum(tf.reduce_max(most), 0)
     alpha = tf.clip_by_value(length_penalty, -_LARGEST_LENGTH_PENALTY, _LARGEST_LENGTH_PENALTY)
     is_place = tf.range(width) < tf.clip_by_value(beam_width, 1, width)[:, None]  # (B, K)
     memory, state, token_ids = tf.nest.map_structure(
         lambda tensor: tf.repeat(tensor, width, axis=0), (memory, state, first_token_ids)
     )  # (B·K, ...)
-
-    def is_running(index, live, *_):
-        return tf.reduce_any(live.log_probability > -float("inf"))
 
     def body(index, live, finished, token_ids, state):
         logits, new_state = step(token_ids, memory, state)
@@ -384,13 +395,18 @@ def beam_search(
         state = tf.nest.map_structure(lambda tensor: tf.gather(tensor, origins), _like(new_state, state))
         return index, live, finished, token_ids, state
 
-    empty = tf.fill([tf.shape(most)[0], width, steps], padding_id)  # (B, K, L)
-    start = tf.where(tf.range(width) == 0, 0.0, -float("inf")) + tf.zeros_like(alpha)[:, None]  # (B, K)
-    start = _Hypotheses(empty, tf.zeros_like(start, tf.int32), start)
-    values = (tf.constant(0), _only(start, (most > 0)[:, None]), _only(start, (most == 0)[:, None]), token_ids, state)
-    index, _, finished, *_ = _while(is_running, body, values)
-    tokens = tf.where(finished.log_probability > -float("inf"), finished.tokens, 0)
+    empty = _empty(most, width, padding_id)
+    values = (0, _only(empty, (most > 0)[:, None]), _only(empty, (most == 0)[:, None]), token_ids, state)
+    index, _, finished, *_ = _while(lambda index, live, *_: tf.reduce_any(_is_used(live)), body, values)
+    tokens = tf.where(_is_used(finished), finished.tokens, 0)
     return Beams(_padded(finished.token_ids[:, :, :index], tokens, padding_id), tokens, finished.log_probability)
+
+
+def _empty(most, width, padding_id):
+    """Returns one empty text in each row, with room for the longest, and K - 1 unused places."""
+    shape = [tf.shape(most)[0], width]  # (B, K)
+    token_ids = tf.fill([*shape, tf.maximum(tf.reduce_max(most), 0)], padding_id)  # (B, K, L)
+    return _only(_Hypotheses(token_ids, tf.zeros(shape, tf.int32), tf.zeros(shape)), tf.range(width) == 0)
 
 
 def _extend(live, logits, index, is_place, end_id, banned_ids):
@@ -410,6 +426,11 @@ def _extend(live, logits, index, is_place, end_id, banned_ids):
     ended = _Hypotheses(tf.where(here, end_id, live.token_ids), live.tokens + 1, total[:, :, end_id])
     origins = tf.reshape(tf.range(rows)[:, None] * width + parents, [-1])  # (B·K,)
     return _only(extended, is_place), ended, origins
+
+
+def _is_used(hypotheses):
+    """Returns which places hold a text (B, N)."""
+    return hypotheses.log_probability > -float("inf")
 
 
 def _only(hypotheses, condition):
@@ -449,29 +470,54 @@ def _has_chance(live, finished, index, most, alpha, is_place):
 # === Parts of the loops ===
 
 
-# A branch that is not taken still costs time for each of its operations, unless they are a function of their own.
-_as_one_operation = functools.partial(tf.function, autograph=False, experimental_attributes={"_noinline": True})
+class _Rules(NamedTuple):
+    """What keeps tokens from being generated, besides chance."""
+
+    banned_ids: Sequence[int]
+    penalty: tf.Tensor  # (B,)
+    no_repeat_ngram: int
+    prompt: tf.Tensor  # (B, T), the newest token last, and -1 in the unused places before them
 
 
-def _penalize(logits, seen, index, token_ids, prompt, penalty):
-    """Returns the penalized logits and the tokens seen so far (B, V), if any row wants a penalty."""
-    is_wanted = tf.reduce_any(penalty != 1.0)
-    return tf.cond(
-        is_wanted,
-        lambda: _really_penalize(logits, seen, index, token_ids, prompt, penalty),
-        lambda: (logits, seen),
+def _restrict(logits, rules, index, token_ids, seen, written):
+    """Returns the logits under the rules, and the tokens seen so far (B, V), which only a penalty needs."""
+    allowed = ban(logits, rules.banned_ids)
+    allowed, seen = tf.cond(
+        tf.reduce_any(rules.penalty != 1.0),
+        lambda: _penalize(allowed, rules.penalty, seen, index, token_ids, rules.prompt),
+        lambda: (allowed, seen),
+    )
+    if rules.no_repeat_ngram:
+        history = tf.concat([rules.prompt, tf.transpose(written.stack()[1 : index + 1])], axis=1)
+        allowed = ban_repeated_ngrams(allowed, history, rules.no_repeat_ngram)
+    return allowed, seen
+
+
+def _rarely(*signature):
+    """Makes a function one operation of the graph: a branch that is not taken costs time for each of its own."""
+    specs = [tf.TensorSpec([None] * rank, dtype) for rank, dtype in signature]
+    return functools.partial(
+        tf.function, input_signature=specs, autograph=False, experimental_attributes={"_noinline": True}
     )
 
 
-@_as_one_operation
-def _really_penalize(logits, seen, index, token_ids, prompt, penalty):
-    vocabulary_size = logits.shape[-1]
-    newly_seen = tf.cond(
-            index == 0,
-            lambda: _seen_in(prompt, vocabulary_size),
-            lambda: tf.ensure_shape(seen, [None, None]) | tf.one_hot(token_ids, vocabulary_size, on_value=True, off_value=False),
-        )
-    return penalize_repetition(logits, newly_seen, penalty), newly_seen
+@_rarely((2, tf.float32), (1, tf.float32), (2, tf.bool), (0, tf.int32), (1, tf.int32), (2, tf.int32))
+def _penalize(logits, penalty, seen, index, token_ids, prompt):
+    """Returns the penalized logits, and the tokens seen so far (B, V): at first the prompt's, then one more a step."""
+    vocabulary_size = tf.shape(logits)[1]
+    seen = tf.cond(
+        index == 0,
+        lambda: _seen_in(prompt, vocabulary_size),
+        lambda: seen | tf.one_hot(token_ids, vocabulary_size, on_value=True, off_value=False),
+    )
+    return penalize_repetition(logits, seen, penalty), seen
+
+
+@_rarely((2, tf.float32), (1, tf.int32), (1, tf.float32))
+def _truncate(logits, top_k, top_p):
+    """Returns the logits inside each row's top k and nucleus; sorts only for what some row asks for."""
+    inside = tf.cond(tf.reduce_any(top_k > 0), lambda: keep_top_k(logits, top_k), lambda: logits)
+    return tf.cond(tf.reduce_any(top_p < 1.0), lambda: keep_top_p(inside, top_p), lambda: inside)
 
 
 def _choose(logits, uniforms, sampling):
@@ -482,18 +528,15 @@ def _choose(logits, uniforms, sampling):
     def drawn():
         warm = apply_temperature(logits, sampling.temperature)
         is_cut = tf.reduce_any((sampling.top_k > 0) | (sampling.top_p < 1.0))
-        left = tf.cond(is_cut, lambda: _truncate(warm, sampling.top_k, sampling.top_p), lambda: warm)
-        return tf.where(is_drawn, sample(left, uniforms), likeliest)
+        inside = tf.cond(is_cut, lambda: _truncate(warm, sampling.top_k, sampling.top_p), lambda: warm)
+        return tf.where(is_drawn, sample(inside, uniforms), likeliest)
 
     return tf.cond(tf.reduce_any(is_drawn), drawn, lambda: likeliest)
 
 
-@_as_one_operation
-def _truncate(logits, top_k, top_p):
-    """Returns the logits inside each row's top k and nucleus. It sorts only for what some row asks for."""
-    wants_k, wants_p = tf.reduce_any(top_k > 0), tf.reduce_any(top_p < 1.0)
-    left = tf.cond(wants_k, lambda: keep_top_k(logits, top_k), lambda: logits)
-    return tf.cond(wants_p, lambda: keep_top_p(left, top_p), lambda: left)
+def _log_probability_of(token_ids, logits):
+    """Returns the tokens' log-probabilities (B,)."""
+    return tf.gather(tf.nn.log_softmax(logits), token_ids, batch_dims=1)
 
 
 def _right_aligned(prompt_token_ids, first_token_ids):
@@ -521,6 +564,7 @@ def _while(is_running, body, values):
         dims = value.shape.as_list()
         return tf.TensorShape([None if place == 0 or size == 0 else size for place, size in enumerate(dims)])
 
+    values = tf.nest.map_structure(lambda value: tf.constant(value) if isinstance(value, int) else value, values)
     # One iteration at a time: each step needs the last one's token, and looking ahead only costs time.
     shapes = tf.nest.map_structure(invariant, values)
     return tf.while_loop(is_running, body, values, shape_invariants=shapes, parallel_iterations=1)

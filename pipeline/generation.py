@@ -213,7 +213,7 @@ def generate(
     repetition_penalty: float | None = None,
     no_repeat_ngram: int = 0,
     beam_width: int = 0,
-    length_penalty: float = 0.0,
+    length_penalty: float = 1.0,
     seed: int = 0,
 ) -> list[Generation]:
     """Continues prompts; what is not given is the run's own setting.

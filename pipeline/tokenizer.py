@@ -35,9 +35,8 @@ from pipeline.config import RequestError, TokenizerConfig, nearest
 UNKNOWN = "<unk>"
 SPECIAL_TOKENS = ("<pad>", UNKNOWN, "<start>", "<end>")
 
+VOCABULARY_FILE, MODEL_FILE = "tokenizer.json", "tokenizer.model"
 FORMAT = 1  # of tokenizer.json; raised when an older reader would misunderstand it
-VOCABULARY_FILE = "tokenizer.json"
-MODEL_FILE = "tokenizer.model"
 
 # The kinds of characters that the word level tells apart.
 OTHER_SPACE, SPACE, HAN, SYMBOL, LETTER, APOSTROPHE = range(6)
@@ -230,8 +229,9 @@ LEVELS = (*SPLITTERS, "subword")
 @functools.cache
 def character_kinds() -> np.ndarray:
     """Returns the kind of every Unicode code point, (0x110000,) int8."""
-    categories = ((character, unicodedata.category(character)[0]) for character in map(chr, range(0x110000)))
-    kinds = [LETTER if category in "LMN" else OTHER_SPACE if c.isspace() else SYMBOL for c, category in categories]
+    by_category = dict.fromkeys("LMN", LETTER)
+    characters = map(chr, range(0x110000))
+    kinds = [OTHER_SPACE if c.isspace() else by_category.get(unicodedata.category(c)[0], SYMBOL) for c in characters]
     kinds = np.array(kinds, np.int8)
     for code_points in HAN_RANGES.split():
         first, last = (int(end, 16) for end in code_points.split("-"))
@@ -270,10 +270,8 @@ def build(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
     room = config.max_vocabulary_size - len(SPECIAL_TOKENS) if config.max_vocabulary_size else len(counts)
     kept = [token for token, count in counts.most_common() if count >= config.min_count][: max(room, 0)]
     if not kept:
-        raise RequestError(
-            f"min_count={config.min_count} and max_vocabulary_size={config.max_vocabulary_size} leave none of the "
-            f"text's {len(counts)} kinds of tokens (4 places are taken by special ones): change one of them."
-        )
+        limits = f"min_count={config.min_count} and max_vocabulary_size={config.max_vocabulary_size}"
+        raise RequestError(f"{limits} (4 of them special) leave none of the text's {len(counts)} tokens: change one.")
     words = map(chr, kept) if config.level == "character" else (token.decode("utf-8") for token in kept)
     return TableTokenizer(config.level, (*SPECIAL_TOKENS, *words))
 
@@ -290,10 +288,7 @@ def _count(split, texts: Iterable[str]) -> Counter:
 
 
 def _train_subwords(config: TokenizerConfig, texts: Iterable[str]) -> SubwordTokenizer:
-    """Trains a SentencePiece unigram model (Kudo 2018, section 3.2) on a sample of the lines.
-
-    A text too small for `max_vocabulary_size` pieces gets fewer.
-    """
+    """Trains a unigram model on a sample of the lines; a text too small for so many pieces gets fewer."""
     import sentencepiece  # only training needs it
 
     if config.min_count != 1:
@@ -326,10 +321,8 @@ def _train_subwords(config: TokenizerConfig, texts: Iterable[str]) -> SubwordTok
                 minloglevel=2,
             )
         except RuntimeError as error:
-            raise RequestError(
-                f"SentencePiece cannot train max_vocabulary_size={vocabulary_size} pieces on this text "
-                f"(every frequent character needs one): {error}"
-            ) from error
+            asked = f"max_vocabulary_size={vocabulary_size}, which must hold every frequent character"
+            raise RequestError(f"SentencePiece cannot train on this text with {asked}: {error}") from error
     model = writer.getvalue()
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     plain = str.maketrans({"\u2581": " ", **{stand_in: chr(character) for character, stand_in in STAND_INS.items()}})
@@ -342,8 +335,7 @@ def _sample_sentences(texts: Iterable[str], limit: int) -> list[str]:
 
     Every line gets a random number, and those with the smallest stay: one pass, and at most `limit` characters held.
     """
-    generator = random.Random(1)
-    heap, size = [], 0  # the line with the largest number is on top
+    generator, heap, size = random.Random(1), [], 0  # the line with the largest number is on top of the heap
     lines = (line for text in texts for line in text.split("\n"))
     cuts = (line[i : i + SENTENCE_CHARACTERS] for line in lines for i in range(0, len(line), SENTENCE_CHARACTERS))
     for position, sentence in enumerate(cuts):

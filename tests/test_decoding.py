@@ -293,6 +293,16 @@ def test_log_probability_is_the_models_own():
         assert END not in ids[: tokens - 1]
 
 
+def test_score_is_the_sum_of_the_log_probabilities():
+    model, texts = Recurrent(9), [[4, 5, END], [], [8], [7] * 6]
+    contexts = np.linspace(-1, 1, 4).astype(np.float32)
+    ragged = tf.ragged.constant(texts, dtype=tf.int32)
+    scores = decoding.score(model.step, *model.start(contexts), tf.fill([4], START), ragged)
+    expected = [model.numpy_log_probability(*text) for text in zip(texts, contexts, strict=True)]
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+    assert decoding.score(model.step, *model.start([]), tf.fill([0], START), ragged[:0]).shape == 0
+
+
 def test_a_row_depends_on_that_row_alone():
     model, random = Recurrent(9, scale=0.5), np.random.default_rng(3)
     fields = {
@@ -498,6 +508,23 @@ def test_beam_search_stops_when_nothing_can_come_in():
     beams = decoding.beam_search(step, (), (), tf.constant([START, START]), **widths, **options)
     assert beams.token_ids.shape == (2, 2, 2)
     assert beams.tokens.numpy().tolist() == [[1, 0], [1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("alpha", "ending", "after", "expected"), [(1.0, 0.6, 4, [4] * 20), (-1.0, 0.4, END, [4, END])]
+)
+def test_beam_search_does_not_stop_too_early(alpha, ending, after, expected):
+    """A live beam that is behind can still win: in a long text if α is above 0, at the next token if it is below."""
+
+    def step(token_ids, memory, state):
+        first = tf.math.log([0.0, 0.0, 0.0, ending, 1 - ending])
+        later = tf.one_hot(after, 5, on_value=0.0, off_value=-50.0)
+        return tf.where(token_ids[:, None] == START, first, later), state
+
+    options = {"width": 1, "end_id": END, "padding_id": 0, "limit": 20, "length_penalty": rows([alpha] * 2)}
+    lengths = {"beam_width": tf.constant([1, 1]), "max_new_tokens": tf.constant([20, 20])}
+    beams = decoding.beam_search(step, (), (), tf.constant([START, START]), **lengths, **options)
+    assert beams.token_ids.numpy()[0, 0, : beams.tokens[0, 0]].tolist() == expected
 
 
 def test_beam_search_survives_logits_that_are_no_numbers():

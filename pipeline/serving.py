@@ -1,0 +1,77 @@
+"""From a run to one SavedModel: text in, text out, for TensorFlow Serving."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import keras
+
+from pipeline.config import RequestError
+from pipeline.generation import SETTINGS_FILE, own_settings, text_model
+from pipeline.run import Run
+
+
+def export(run: Run, version: int | None = None) -> Path:
+    """Writes a run's best weights as a SavedModel with the signatures of `generation.TextModel`.
+
+    The tokenizer and the decoding loop are inside; nothing of this package is needed to run it. TensorFlow Serving
+    loads the folder `export` and picks the highest version.
+
+    Args:
+        run: what `training.train` or `run.load` returned.
+        version: its number; None: one more than the highest there is.
+
+    Returns:
+        The folder `saved_models/NAME/export/VERSION`.
+
+    Raises:
+        RequestError: there is such a version already, or it is not a positive number.
+    """
+    # 1. A version that is free.  2. Written aside.  3. Renamed: a version that is there is whole.
+    parent = run.folder / "export"
+    target = parent / str(_version(parent, version))
+    aside = parent / f"aside.{os.getpid()}"
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        _write(run, aside)
+        os.replace(aside, target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return target
+
+
+def latest(run: Run) -> Path | None:
+    """Returns the folder of the run's newest export, or None."""
+    versions = _versions(run.folder / "export")
+    return run.folder / "export" / str(versions[-1]) if versions else None
+
+
+def _write(run: Run, folder: Path) -> None:
+    archive = keras.export.ExportArchive()
+    # Variables are found by tracing; the tokenizer's tables are not.
+    archive.track(run.tokenizer)
+    for name, (function, inputs) in text_model(run.tokenizer, run.model, run.config).signatures().items():
+        archive.add_endpoint(name, function, input_signature=inputs)
+    archive.write_out(str(folder), verbose=False)
+    settings = folder / SETTINGS_FILE
+    settings.parent.mkdir()
+    settings.write_text(json.dumps(own_settings(run.config.sampling)))
+
+
+def _versions(parent: Path) -> list[int]:
+    return sorted(int(path.name) for path in parent.glob("*") if path.name.isdecimal())
+
+
+def _version(parent: Path, version: int | None) -> int:
+    versions = _versions(parent)
+    free = versions[-1] + 1 if versions else 1
+    if version is None:
+        return free
+    if version < 1:
+        raise RequestError(f"version={version} is not allowed: it must be at least 1. The next free one is {free}.")
+    if version in versions:
+        raise RequestError(f"{parent / str(version)} exists and is not overwritten. The next free version is {free}.")
+    return version
