@@ -137,10 +137,10 @@ class TrainingConfig(Section):
     warmup_steps: int = setting(0, "schedule=cosine: steps of linear rise", minimum=0)
     final_share: float = setting(0.0, "schedule=cosine: share of the rate left at the end", minimum=0.0, maximum=1.0)
     patience: int = setting(0, "epochs without a better validation loss before training stops; 0: never", minimum=0)
-    precision: str = setting(
-        "float32", "Keras' dtype policy", choices=("float32", "mixed_float16", "mixed_bfloat16")
+    precision: str = setting("float32", "Keras' dtype policy", choices=("float32", "mixed_float16", "mixed_bfloat16"))
+    seed: int = setting(
+        1, "one seed for everything: weights, dropout, the order of the data", minimum=0, maximum=2**32 - 1
     )
-    seed: int = setting(1, "one seed for everything: weights, dropout, the order of the data", minimum=0)
     checkpoint_seconds: float = setting(60.0, "seconds between checkpoints inside an epoch", minimum=0.0)
 
 
@@ -189,6 +189,8 @@ def from_json(cls: type[Section], values: Mapping[str, Any]) -> Any:
         RequestError: a field is unknown, or its value is not allowed.
     """
     kinds = typing.get_type_hints(cls)
+    if not isinstance(values, Mapping):
+        raise RequestError(f"{cls.__name__} is {values!r}, but must be an object with the fields {', '.join(kinds)}.")
     for name in values:
         if name not in kinds:
             raise RequestError(f"Unknown field {name!r} in {cls.__name__}: {nearest(name, kinds)}.")
@@ -274,12 +276,13 @@ def _as_type(name: str, value, kind):
     """Checks a value's type; an int serves as a float, a list as a tuple."""
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)):
-        if all(isinstance(part, str) for part in value):
+    if typing.get_origin(kind) is tuple:
+        if isinstance(value, (list, tuple)) and all(isinstance(part, str) for part in value):
             return tuple(value)
-    elif isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        raise RequestError(f"{name} is {value!r}, but must be of type list of strings.")
+    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
-    raise RequestError(f"{name} is {value!r}, but must be of type {getattr(kind, '__name__', kind)}.")
+    raise RequestError(f"{name} is {value!r}, but must be of type {kind.__name__}.")
 
 
 def _check_range(cls: type, name: str, value) -> None:

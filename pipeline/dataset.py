@@ -90,11 +90,14 @@ def prepare(
         aside = folder.with_name(f"{folder.name}.{os.getpid()}.aside")
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-        facts = {name: write_ids(split, tokenizer, aside / f"{name}.ids") for name, split in splits.items()}
-        rows = {name: dataclasses.asdict(fact) | {"path": f"{name}.ids"} for name, fact in facts.items()}
-        (aside / "ids.json").write_text(json.dumps(rows, indent=1))
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(aside, folder)
+        try:
+            facts = {name: write_ids(split, tokenizer, aside / f"{name}.ids") for name, split in splits.items()}
+            rows = {name: dataclasses.asdict(fact) | {"path": f"{name}.ids"} for name, fact in facts.items()}
+            (aside / "ids.json").write_text(json.dumps(rows, indent=1))
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(aside, folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)  # a text may be refused deep inside, with much of it written
     facts = json.loads((folder / "ids.json").read_text())
     return {name: TokenFile(**row | {"path": str(folder / row["path"])}) for name, row in facts.items()}
 

@@ -16,13 +16,22 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
+
+from pipeline.samplers import (
+    apply_temperature,
+    ban,
+    ban_repeated_ngrams,
+    keep_top_k,
+    keep_top_p,
+    penalize_repetition,
+    sample,
+    uniform,
+)
 
 Nested = Any  # a nested structure (tf.nest) of tensors whose first dimension is B; `()` where there is none
 Step = Callable[[tf.Tensor, Nested, Nested], tuple[tf.Tensor, Nested]]
 
-_NUCLEUS_CANDIDATES = 256  # sorted first in the search for a nucleus; the whole vocabulary only if they fall short
 _LARGEST_LENGTH_PENALTY = 10.0  # keeps ((5 + length) / 6) ** penalty inside float32
 
 
@@ -85,166 +94,6 @@ class Beams(NamedTuple):
     token_ids: tf.Tensor
     tokens: tf.Tensor
     log_probability: tf.Tensor
-
-
-# === Samplers: functions of logits (B, V) float32 ===
-
-
-def ban(logits: tf.Tensor, banned_ids: Sequence[int]) -> tf.Tensor:
-    """Returns the logits with -inf at tokens that must never be generated.
-
-    >>> ban(tf.constant([[1.0, 2.0, 3.0]]), [0, 2]).numpy().tolist()
-    [[-inf, 2.0, -inf]]
-    """
-    if not banned_ids:
-        return logits
-    banned = np.isin(np.arange(logits.shape[-1]), banned_ids)  # (V,), a constant of the graph
-    return tf.where(banned, -float("inf"), logits)
-
-
-def penalize_repetition(logits: tf.Tensor, seen: tf.Tensor, penalty: tf.Tensor) -> tf.Tensor:
-    """Returns the logits with those of seen tokens weakened (Keskar et al. 2019, CTRL, section 4.1).
-
-    A positive logit is divided by the penalty and a negative one multiplied, so that a penalty above 1 always
-    makes the token less likely.
-
-    Args:
-        logits: (B, V).
-        seen: (B, V) bool, the tokens that the row holds already.
-        penalty: (B,), 1 is off, and so is what is not positive.
-
-    >>> penalize_repetition(tf.constant([[2.0, -2.0, 1.0]]), [[True, True, False]], tf.constant([2.0])).numpy().tolist()
-    [[1.0, -4.0, 1.0]]
-    """
-    factor = tf.where(penalty > 0.0, penalty, 1.0)[:, None]
-    return tf.where(seen, tf.where(logits > 0.0, logits / factor, logits * factor), logits)
-
-
-def ban_repeated_ngrams(logits: tf.Tensor, history: tf.Tensor, size: int) -> tf.Tensor:
-    """Returns the logits with -inf where the token would complete an n-gram that the row holds already.
-
-    Args:
-        logits: (B, V).
-        history: (B, L) int32, the row's tokens, the newest last, and -1 in the unused places before them.
-        size: the n-gram's length; 1 bans every token of the history.
-
-    >>> ban_repeated_ngrams(tf.zeros([1, 3]), tf.constant([[0, 1, 2, 0]]), 2).numpy().tolist()
-    [[0.0, -inf, 0.0]]
-    """
-    history = tf.pad(history, [[0, 0], [size, 0]], constant_values=-1)  # at least one window, in an empty history too
-    windows = tf.shape(history)[1] - size + 1  # M, the places at which an n-gram of the history may begin
-    repeats = history[:, size - 1 :] >= 0  # (B, M), whether the n-gram that begins there would come up again
-    for place in range(size - 1):
-        newest = history[:, windows + place, None]  # (B, 1)
-        repeats &= (history[:, place : place + windows] == newest) & (newest >= 0)
-    following = tf.maximum(history[:, size - 1 :], 0)  # (B, M), the n-grams' last tokens
-    rows = tf.broadcast_to(tf.range(tf.shape(following)[0])[:, None], tf.shape(following))
-    ceilings = tf.where(repeats, -float("inf"), float("inf"))
-    return tf.tensor_scatter_nd_min(logits, tf.stack([rows, following], axis=2), ceilings)
-
-
-def apply_temperature(logits: tf.Tensor, temperature: tf.Tensor) -> tf.Tensor:
-    """Returns the logits divided by the temperature, which is at least 1e-6, lest they become infinite.
-
-    Args:
-        logits: (B, V).
-        temperature: (B,); at 0 or below it the logits stay, for such rows take the likeliest token anyway.
-
-    >>> apply_temperature(tf.constant([[2.0, 4.0]]), tf.constant([0.5])).numpy().tolist()
-    [[4.0, 8.0]]
-    """
-    return logits / tf.where(temperature > 0.0, tf.maximum(temperature, 1e-6), 1.0)[:, None]
-
-
-def keep_top_k(logits: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
-    """Returns the logits with -inf below each row's k-th largest (Fan et al. 2018, section 5.4).
-
-    Tokens that tie with the k-th largest are kept, so that equal tokens are treated alike.
-
-    Args:
-        logits: (B, V).
-        k: (B,) int32, 0 keeps all.
-
-    >>> keep_top_k(tf.constant([[1.0, 4.0, 2.0, 3.0]]), tf.constant([2])).numpy().tolist()
-    [[-inf, 4.0, -inf, 3.0]]
-    """
-    places = tf.clip_by_value(k, 1, tf.shape(logits)[1]) - 1  # (B,)
-    largest = tf.math.top_k(logits, tf.maximum(tf.reduce_max(places) + 1, 1)).values
-    threshold = tf.where(k > 0, tf.gather(largest, places, batch_dims=1), -float("inf"))[:, None]
-    return tf.where(logits >= threshold, logits, -float("inf"))
-
-
-def keep_top_p(logits: tf.Tensor, p: tf.Tensor) -> tf.Tensor:
-    """Returns the logits with -inf outside each row's nucleus (Holtzman et al. 2020, section 3.1).
-
-    The nucleus is the smallest set of likeliest tokens whose probability reaches p: at least one token, and,
-    so that equal tokens are treated alike, all that tie with its last.
-
-    Args:
-        logits: (B, V).
-        p: (B,), 1 keeps all.
-
-    >>> keep_top_p(tf.constant([[4.0, 2.0, 3.0]]), tf.constant([0.8])).numpy().tolist()
-    [[4.0, -inf, 3.0]]
-    """
-    normalizer = tf.reduce_logsumexp(logits, axis=1, keepdims=True)
-
-    def search(candidates):
-        """Returns the smallest logit inside the nucleus (B, 1), and whether the candidates hold all of it."""
-        largest = tf.math.top_k(logits, candidates).values  # (B, candidates), sorted
-        reached = tf.cumsum(tf.exp(largest - normalizer), axis=1)
-        before = tf.pad(reached, [[0, 0], [1, 0]])[:, :-1]  # the probability of all that are likelier
-        inside = (before < p[:, None]) | (before == 0.0)
-        threshold = tf.reduce_min(tf.where(inside, largest, float("inf")), axis=1, keepdims=True)
-        return threshold, tf.reduce_all((reached[:, -1] >= p) | (p >= 1.0))
-
-    size = tf.shape(logits)[1]
-    threshold, complete = search(tf.minimum(size, _NUCLEUS_CANDIDATES))
-    threshold = tf.cond(complete, lambda: threshold, lambda: search(size)[0])
-    return tf.where((logits >= threshold) | (p >= 1.0)[:, None], logits, -float("inf"))
-
-
-def uniform(seed: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-    """Returns random numbers in [0, 1) that depend on seed and step alone: no state, no place in the batch.
-
-    It is the output number `step` (from 0) of SplitMix64 with that seed (Steele et al. 2014, figure 17, with the
-    constants of its reference implementation), cut to 24 bits. Its unsigned multiplications wrap around.
-
-    Args:
-        seed: int64, of any shape that broadcasts with `step`.
-        step: int32, not negative.
-
-    >>> print(uniform(tf.constant([1, 2, 1], tf.int64), 0).numpy().round(4))
-    [0.5666 0.5912 0.5666]
-    """
-
-    def shifted(bits, places):
-        return tf.bitwise.right_shift(bits, tf.constant(places, tf.uint64))
-
-    count = tf.cast(step, tf.uint64) + tf.constant(1, tf.uint64)
-    bits = tf.bitcast(seed, tf.uint64) + count * tf.constant(0x9E3779B97F4A7C15, tf.uint64)
-    bits = (bits ^ shifted(bits, 30)) * tf.constant(0xBF58476D1CE4E5B9, tf.uint64)
-    bits = (bits ^ shifted(bits, 27)) * tf.constant(0x94D049BB133111EB, tf.uint64)
-    # The reference's last line, bits ^= bits >> 31, does not reach the 24 highest bits.
-    return tf.cast(shifted(bits, 40), tf.float32) * 2.0**-24
-
-
-def sample(logits: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
-    """Returns one token per row by the inverse of the cumulative distribution.
-
-    A token of probability 0 is never returned: the token is the first at which the cumulative sum passes
-    `uniform · total`, and that product is less than the total for every uniform number up to 1 - 2⁻²⁴.
-
-    Args:
-        logits: (B, V); a row that holds NaN or nothing but -inf gives token 0.
-        uniforms: (B,) in [0, 1).
-
-    >>> sample(tf.math.log([[0.5, 0.5], [0.5, 0.5], [0.0, 1.0]]), tf.constant([0.4, 0.6, 0.0])).numpy().tolist()
-    [0, 1, 1]
-    """
-    cumulative = tf.cumsum(tf.nn.softmax(logits), axis=1)
-    passed = cumulative > cumulative[:, -1:] * uniforms[:, None]
-    return tf.argmax(passed, axis=1, output_type=tf.int32)  # (B,)
 
 
 # === The decoding loop ===

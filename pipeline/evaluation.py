@@ -1,18 +1,86 @@
-"""How good a model is: the likelihood of held-out text, and figures of generated text."""
+"""How good a model is: the likelihood of held-out text, figures of generated text, and a trigram model to compare with.
+
+Reading order: everything about one run (`evaluate`), likelihood, figures of generated text, the trigram baseline.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import os
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from pipeline.dataset import Batches, Sentences, Strands, TokenFile, to_dataset
+from pipeline import corpus as corpora
+from pipeline.config import DatasetConfig, RequestError
+from pipeline.dataset import Batches, Sentences, Strands, TokenFile, prepare, to_dataset, write_ids
+from pipeline.generation import generate
 from pipeline.models import family
-from pipeline.config import DatasetConfig
+from pipeline.run import Run
+from pipeline.tokenizer import Tokenizer
 
 TOKENS_PER_STRAND = 250_000  # a text up to this long is read in one strand, from beginning to end
+BLOCK = 1 << 20  # ids that are looked at together; about 50 bytes of memory each
+
+Gram = tuple[int, ...]  # some token ids in a row
+
+
+def evaluate(
+    run: Run, files: Sequence[str] = (), cache: str | os.PathLike = "data/cache", samples: int = 0
+) -> dict[str, Any]:
+    """Measures a run on held-out text and, if asked to, on texts that it generates.
+
+    Args:
+        run: with its best weights.
+        files: text to score instead of the run's own, read with the run's corpus settings.
+        cache: where the tokenized text is kept.
+        samples: texts to generate from an empty prompt, with the run's own settings; 0: none.
+
+    Returns:
+        run: its name. split: "test"; "validation" if the corpus sets no test text apart; or "files". parameters: the
+        model's weights. Beside them what `figures` and, with samples, `sample_figures` return.
+
+    Raises:
+        RequestError: a file cannot be read, the corpus is another than in training, or nothing of it is set apart.
+    """
+    own = _own_splits(run, cache) if samples or not files else {}
+    with tempfile.TemporaryDirectory() as folder:
+        if files:
+            split = "files"
+            tokens = write_ids(corpora.read_split(run.config.corpus, files), run.tokenizer, Path(folder) / "ids")
+        else:
+            split = "test" if own["test"].tokens else "validation"
+            tokens = own[split]
+        if not tokens.tokens:
+            raise RequestError(f"{run.config.name} has neither test nor validation text: name files to score.")
+        batches = held_out_batches(tokens, run.config.dataset)
+        nats = negative_log_likelihood(run.model, run.config.model, batches)
+    facts = {"run": run.config.name, "split": split, **figures(nats, tokens), "parameters": run.model.count_params()}
+    if samples:
+        texts = [generation.text for generation in generate(run, [""] * samples)]
+        facts |= sample_figures(texts, run.tokenizer, own["training"])
+    return facts
+
+
+def _own_splits(run: Run, cache: str | os.PathLike) -> dict[str, TokenFile]:
+    """The splits that a run was trained with, tokenized."""
+    corpus = corpora.load(run.config.corpus)
+    if corpus.checksum != run.facts["corpus"]:
+        raise RequestError(
+            f"The text of {run.config.name} ({corpus.name}) has changed since it was trained: its checksum differs. "
+            "Put the old text back, or name files to score."
+        )
+    return prepare(corpus, run.config.corpus, run.tokenizer, run.facts["tokenizer"], cache)
+
+
+# === Likelihood ===
 
 
 def held_out_batches(tokens: TokenFile, config: DatasetConfig, strands: int = 0) -> Batches:
@@ -20,12 +88,14 @@ def held_out_batches(tokens: TokenFile, config: DatasetConfig, strands: int = 0)
 
     Args:
         tokens: the split.
-        config: sentences stay sentences; everything else is read on with the state carried.
+        config: whole documents stay sentences; everything else is read on with the state carried.
         strands: parallel strands; 0: one for every 250,000 tokens.
     """
-    if config.batches == "sentences":
-        longest = int(max(1, (tokens.bounds[1:] - tokens.bounds[:-1]).max(initial=1)))
-        return Sentences(tokens, config.batch_size, longest)
+    # A split that was cut out of the middle of a document has tokens behind its last end: no sentence holds them.
+    if config.batches == "sentences" and tokens.bounds[-1] == tokens.tokens:
+        longest = int(np.diff(tokens.bounds).max(initial=1))
+        rows = config.batch_size * config.sequence_length // longest  # one very long document makes no huge batch
+        return Sentences(tokens, min(config.batch_size, max(1, rows)), longest)
     strands = strands or -(-tokens.tokens // TOKENS_PER_STRAND)
     return Strands(tokens, min(strands, max(1, tokens.tokens)), max(64, config.sequence_length))
 
@@ -79,3 +149,170 @@ def figures(nats: float, tokens: TokenFile) -> dict[str, float]:
         "tokens": tokens.tokens,
         "characters": tokens.characters,
     }
+
+
+# === Generated text ===
+
+
+def sample_figures(texts: Sequence[str], tokenizer: Tokenizer, training: TokenFile) -> dict[str, float]:
+    """Says how varied generated texts are, how much they repeat themselves, and how much they copy.
+
+    Args:
+        texts: generated texts.
+        tokenizer: of the run; all figures are over its tokens.
+        training: the text that the model was trained on.
+
+    Returns:
+        samples, distinct_1, distinct_2, distinct_3, repetition_4 and copied_8.
+    """
+    token_lists = tokenizer.tokenize(tf.constant(list(texts), tf.string)).to_list()
+    return {
+        "samples": len(token_lists),
+        **{f"distinct_{n}": distinct_n(token_lists, n) for n in (1, 2, 3)},
+        "repetition_4": repetition(token_lists, 4),
+        "copied_8": copied_share(token_lists, training.ids, 8),
+    }
+
+
+def distinct_n(token_lists: Iterable[Sequence], n: int) -> float:
+    """Returns the share of different n-grams among all n-grams of some texts together; 0 if there are none.
+
+    After Li et al. 2016, "A Diversity-Promoting Objective Function", who divide by the number of tokens instead.
+    The share falls as texts get longer or more: compare equal numbers of equal lengths only.
+
+    >>> distinct_n([["to", "be", "or", "not", "to", "be"]], n=2)
+    0.8
+    """
+    grams = [gram for tokens in token_lists for gram in _ngrams(tokens, n)]
+    return len(set(grams)) / max(1, len(grams))
+
+
+def repetition(token_lists: Iterable[Sequence], n: int = 4) -> float:
+    """Returns the share of a text's n-grams that occurred before in the same text, averaged over the texts.
+
+    This is seq-rep-n of Welleck et al. 2020, "Neural Text Generation with Unlikelihood Training", section 6.1. Texts
+    shorter than n count for nothing; without a longer one the figure is 0.
+
+    >>> repetition([["no"] * 7, ["one", "two", "three", "four"]], n=4)
+    0.375
+    """
+    shares = [1 - distinct_n([tokens], n) for tokens in token_lists if len(tokens) >= n]
+    return sum(shares) / max(1, len(shares))
+
+
+def copied_share(generated: Iterable[Sequence[int]], training: np.ndarray, n: int = 8) -> float:
+    """Returns the share of generated n-grams that stand somewhere in the training text.
+
+    Args:
+        generated: token ids of each text. Texts shorter than n count for nothing; without a longer one the share is 0.
+        training: (tokens,) ids, in memory or mapped; read once, block by block.
+        n: tokens in a row.
+
+    >>> copied_share([[5, 6, 7, 9]], np.array([4, 5, 6, 7, 8]), n=3)
+    0.5
+    """
+    grams = Counter(gram for token_ids in generated for gram in _ngrams(token_ids, n))
+    found = _occurring(set(grams), training, n) if grams else set()
+    return sum(grams[gram] for gram in found) / max(1, grams.total())
+
+
+def _occurring(grams: set[Gram], ids: np.ndarray, n: int) -> set[Gram]:
+    """Returns those of some n-grams that stand in a long array: windows with a wanted hash, compared exactly."""
+    hashes = np.unique(_hash(np.array(list(grams)).T))
+    found: set[Gram] = set()
+    for start in range(0, len(ids) - n + 1, BLOCK):
+        windows = np.lib.stride_tricks.sliding_window_view(ids[start : start + BLOCK + n - 1], n)  # (BLOCK, n)
+        window_hashes = _hash(windows.T)
+        places = np.searchsorted(hashes[1:], window_hashes, side="right")  # of the last hash that is not larger
+        candidates = windows[hashes[places] == window_hashes]
+        found.update(grams.intersection(map(tuple, candidates)))
+    return found
+
+
+def _hash(columns: np.ndarray) -> np.ndarray:
+    """Returns a polynomial of each column, modulo 2^64: (n, windows) → (windows,)."""
+    total = np.zeros(columns.shape[1], np.uint64)
+    for column in columns:
+        total = total * np.uint64(0x9E3779B97F4A7C15) + column.astype(np.uint64)
+    return total
+
+
+def _ngrams(tokens: Sequence, n: int) -> Iterator[tuple]:
+    return zip(*(tokens[i:] for i in range(n)), strict=False)
+
+
+# === Baseline ===
+
+
+class Trigram:
+    """A trigram model with Witten-Bell smoothing (Chen and Goodman 1999, section 2.5): NLTK's, over a run's own ids.
+
+    It predicts the very tokens that the neural model predicts, end tokens included and the unknown token as the one
+    symbol that it is, so both perplexities can be compared. Two start tokens stand before each document; nothing is
+    ever known of the document before. All n-grams are held in memory, some 250 bytes each.
+
+    Args:
+        tokenizer: of the run.
+        training: the text to count.
+
+    Raises:
+        ValueError: the text has more than 10 million different n-grams, NLTK's limit.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, training: TokenFile):
+        # Here, not above: NLTK takes half a second to import.
+        from nltk.lm import WittenBellInterpolated
+
+        self.tokenizer, self.model = tokenizer, WittenBellInterpolated(3)
+        # Not `fit`, which looks every word up in a vocabulary of NLTK's own: the tokenizer has done so already.
+        counts = self.model.counts
+        counts.update([gram[i:] for i in (2, 1, 0)] for gram in _trigrams(training.ids))
+        # Symbols that the text lacks count as seen once, the unknown token above all: else one of them in another text
+        # would make its perplexity infinite. The probabilities still sum to one.
+        symbols = set(range(tokenizer.vocabulary_size)) - {tokenizer.padding_id, tokenizer.start_id}
+        counts.update([[(token_id,) for token_id in sorted(symbols - set(counts.unigrams))]])
+
+    def probability(self, token_id: int, context: Gram) -> float:
+        """Returns the probability of a token behind the two ids before it."""
+        return self.model.unmasked_score(token_id, context)
+
+    def nats(self, tokens: TokenFile) -> float:
+        """Returns the negative log-likelihood of all tokens of a text together; `figures` puts it into other units."""
+        grams = Counter(_trigrams(tokens.ids))
+        return -sum(count * math.log(self.probability(gram[2], gram[:2])) for gram, count in grams.items())
+
+    def sample(self, num_tokens: int, seed: int = 0) -> str:
+        """Draws a text of up to so many tokens; it is shorter if the end token is drawn. Unknown tokens are redrawn."""
+        generator = random.Random(seed)
+        token_ids = [self.tokenizer.start_id] * 2
+        while len(token_ids) < num_tokens + 2:
+            token_id = self._draw(tuple(token_ids[-2:]), generator)
+            if token_id == self.tokenizer.end_id:
+                break
+            if token_id != self.tokenizer.unknown_id:
+                token_ids.append(token_id)
+        return self.tokenizer.detokenize(tf.constant([token_ids], tf.int32)).numpy()[0].decode()
+
+    def _draw(self, context: Gram, generator: random.Random) -> int:
+        """Draws a token without computing the probability of each, by the interpolation's own meaning.
+
+        A context that was followed N times by T different tokens decides itself with probability N / (N + T), and asks
+        the next shorter one otherwise. (NLTK's `generate` draws from the longest known context alone.)
+        """
+        counts = self.model.counts[context]
+        while context and generator.random() * (counts.N() + len(counts)) >= counts.N():
+            context = context[1:]
+            counts = self.model.counts[context] if context else self.model.counts.unigrams
+        token_ids, weights = zip(*counts.items(), strict=True)  # `list(counts)` would have an order of its own
+        return generator.choices(token_ids, weights)[0]
+
+
+def _trigrams(ids: np.ndarray) -> Iterator[Gram]:
+    """Yields every token behind the two before it in its document."""
+    first = second = Tokenizer.start_id
+    for start in range(0, len(ids), BLOCK):
+        for token_id in ids[start : start + BLOCK].tolist():
+            yield first, second, token_id
+            first, second = second, token_id
+            if token_id == Tokenizer.end_id:
+                first = second = Tokenizer.start_id

@@ -57,8 +57,11 @@ class Monitor:
         """
         names = {"validation_nats_per_token": "loss", "validation_perplexity": "perplexity"}
         self.scalars(row["step"], {f"validation/{short}": row[name] for name, short in names.items() if name in row})
-        with self.writer.as_default(row["step"]):
-            tf.summary.text("samples", [f"    {line}" for line in self._samples(run, model)])
+        if run.config.sampling.prompts:
+            # Four spaces in front of each line: Markdown for "as it is".
+            samples = ["    " + text.replace("\n", "\n    ") for text in self._samples(run, model)]
+            with self.writer.as_default(row["step"]):
+                tf.summary.text("samples", samples)
         write_projector(self.folder, model.get_layer("embedding"), run.tokenizer.vocabulary)
 
     def _samples(self, run: Run, model: keras.Model) -> list[str]:
@@ -79,9 +82,12 @@ def write_projector(folder: Path, embedding: keras.layers.Embedding, vocabulary:
     size = min(PROJECTED_TOKENS, len(vocabulary))
     values = tf.Variable(keras.ops.convert_to_numpy(embedding.embeddings)[:size])
     tf.train.Checkpoint(embedding=values).write(str(folder / "embedding"))
+    # The projector finds it by this file, wherever the folder is moved; a relative path in the configuration would be
+    # taken from where TensorBoard was started.
+    tf.compat.v1.train.update_checkpoint_state(str(folder), str(folder / "embedding"))
     with open(folder / "labels.tsv", "w", encoding="utf-8", newline="") as file:
         for token in vocabulary[:size]:
             file.write(repr(token)[1:-1] + "\n")  # a line end or a tab inside a label would shift all that follow
-    config = projector.ProjectorConfig(model_checkpoint_path="embedding")
+    config = projector.ProjectorConfig()
     config.embeddings.add(tensor_name="embedding/.ATTRIBUTES/VARIABLE_VALUE", metadata_path="labels.tsv")
     projector.visualize_embeddings(str(folder), config)

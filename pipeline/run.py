@@ -75,7 +75,7 @@ class Run:
     def history(self) -> list[dict[str, float]]:
         """One row an epoch, oldest first."""
         path = self.folder / "history.json"
-        return json.loads(path.read_text()) if path.exists() else []
+        return json.loads(path.read_text("utf-8")) if path.exists() else []
 
 
 def folder_of(name: str, directory: str | os.PathLike) -> Path:
@@ -121,7 +121,7 @@ def load(path: str | os.PathLike) -> Run:
         hint = nearest(folder.name, siblings) if siblings else "there is none yet; python -m pipeline train makes one"
         raise RequestError(f"{folder} is no run: it has no config.json. Runs in {folder.parent}: {hint}.")
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text("utf-8"))
         config, facts = content["config"], content["facts"]
         version = facts["format"]
     except (ValueError, KeyError, TypeError) as error:
@@ -136,5 +136,5 @@ def load(path: str | os.PathLike) -> Run:
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file aside and renames it: a reader finds the old file or the new one, never a half."""
     aside = path.with_name(path.name + ".aside")
-    aside.write_text(json.dumps(value, indent=1, ensure_ascii=False))
+    aside.write_text(json.dumps(value, indent=1, ensure_ascii=False), "utf-8")
     os.replace(aside, path)

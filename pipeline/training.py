@@ -127,7 +127,9 @@ class Trainer:
         self.progress = Progress()
         self.step_function = make_step(self.model, self.family, self.optimizer, settings)
         self.score_function = evaluation.score_function(self.model, run.config.model)
-        self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=self.model)
+        self.callbacks = keras.callbacks.CallbackList(
+            list(callbacks), model=self.model, verbose=0, epochs=settings.epochs, steps=self.batches.steps
+        )
         self.checkpoints = Checkpoints(run.folder / "checkpoints")
 
     # === Checkpoint ===
@@ -197,11 +199,7 @@ class Trainer:
         """Fetches the figures of the steps since the last log, adds them up and shows them."""
         rows = [{name: float(value) for name, value in metrics.items()} for metrics in pending]
         nats, tokens = sum(row["nats"] for row in rows), sum(row["tokens"] for row in rows)
-        if not math.isfinite(nats):
-            raise TrainingError(
-                f"The loss became {nats} near step {self.progress.step:,}. The best weights so far are kept. Try a lower "
-                f"training.learning_rate (now {rate:g}), or training.clip_norm=1."
-            )
+        self._require_finite(nats, rate)
         seconds, waiting = clock.lap()
         self.progress.nats += nats
         self.progress.tokens += tokens
@@ -223,6 +221,13 @@ class Trainer:
         )
         bar.update(self.progress.index - bar.n)
 
+    def _require_finite(self, loss: float, rate: float) -> None:
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"The loss became {loss} near step {self.progress.step:,}. The best weights so far are kept. Try a lower "
+                f"training.learning_rate (now {rate:g}), or training.clip_norm=1."
+            )
+
     def _end_epoch(self) -> None:
         """Validation, weights, history, samples, checkpoint: in this order, each repeated alike if it is cut short."""
         progress, folder = self.progress, self.run.folder
@@ -236,6 +241,7 @@ class Trainer:
         }
         row |= {f"validation_{name}": value for name, value in self._validate().items()}
         criterion = row.get("validation_nats_per_token", row["loss"])
+        self._require_finite(criterion, row["learning_rate"])  # the epoch's last step may be the one too many
         better = progress.best is None or criterion < progress.best
         progress.best, progress.stale = (criterion, 0) if better else (progress.best, progress.stale + 1)
         progress.history.append(row)
@@ -337,8 +343,9 @@ class Checkpoints:
         aside = self.folder / "aside"
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-        tf.train.Checkpoint(variables=variables).write(str(aside / "variables"))
-        write_json(aside / "progress.json", progress)
+        # The progress is a variable too, for each of them is stored with a checksum.
+        content = tf.train.Checkpoint(variables=variables, progress=tf.Variable(json.dumps(progress)))
+        content.write(str(aside / "variables"))
         target = self.folder / f"{step:012d}"
         shutil.rmtree(target, ignore_errors=True)
         os.replace(aside, target)
@@ -347,14 +354,24 @@ class Checkpoints:
         self.written = time.monotonic()
 
     def read(self, variables: list[tf.Variable]) -> dict[str, Any] | None:
-        """Restores the latest checkpoint that can be read; returns its progress, or None if there is none."""
+        """Restores the latest checkpoint that can be read; returns its progress, or None if there is none.
+
+        Raises:
+            TrainingError: there are checkpoints, but none can be read.
+        """
+        progress = tf.Variable("")
         for folder in reversed(self.all()):
             try:
-                progress = json.loads((folder / "progress.json").read_text())
-                tf.train.Checkpoint(variables=variables).read(str(folder / "variables")).assert_consumed()
-                return progress
+                content = tf.train.Checkpoint(variables=variables, progress=progress)
+                content.read(str(folder / "variables")).assert_consumed()
+                return json.loads(progress.numpy())
             except (OSError, ValueError, tf.errors.OpError, AssertionError) as error:
                 _say(f"The checkpoint {folder} cannot be read ({type(error).__name__}); trying the one before.")
+        if self.all():
+            raise TrainingError(
+                f"No checkpoint in {self.folder} can be read. The weights so far are kept. "
+                "Choose another name with --name, or delete the run's folder to begin anew."
+            )
         return None
 
     def all(self) -> list[Path]:
@@ -388,14 +405,17 @@ class Clock:
 
 
 def _open_or_create(folder: Path, config: RunConfig, corpus: corpora.Corpus) -> Run:
-    """Returns the folder's run if it has the same settings and text, a new one if there is none."""
-    if not (folder / "config.json").exists():
+    """Returns the folder's run if it has the same settings and text, a new one if none has learnt anything yet."""
+    if not (folder / "best.weights.h5").exists() and not Checkpoints(folder / "checkpoints").all():
+        # A run that was refused for its settings after its folder was made may begin anew with better ones.
         tokenizer = tokenizers.build(config.tokenizer, (piece.text for piece in corpus.training))
         return runs.create(folder, config, tokenizer, corpus.checksum)
     run = runs.load(folder)
     changed = [line for line in difference(run.config, config) if not line.startswith(MAY_CHANGE)]
     if config.training.epochs < run.config.training.epochs:
-        changed.append(f"training.epochs: {run.config.training.epochs} → {config.training.epochs} (only more are possible)")
+        changed.append(
+            f"training.epochs: {run.config.training.epochs} → {config.training.epochs} (only more are possible)"
+        )
     if run.facts["corpus"] != corpus.checksum:
         changed.append("the text itself is another (its checksum differs)")
     if changed:

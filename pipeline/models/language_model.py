@@ -114,7 +114,10 @@ def decoder(model: keras.Model) -> Decoder:
     The context is prompt ids (B, T), padded on the right; its steps that hold the padding id leave the state alone.
     The cells run in plain loops here, so that no cuDNN operation enters an export.
     """
-    prefill = [keras.layers.RNN(layer.cell, return_sequences=True, return_state=True) for layer in recurrent_layers(model)]
+    prefill = [
+        keras.layers.RNN(layer.cell, return_sequences=True, return_state=True, dtype=layer.dtype_policy)
+        for layer in recurrent_layers(model)
+    ]
 
     def start(context):
         mask = tf.not_equal(context, Tokenizer.padding_id)  # (B, T)

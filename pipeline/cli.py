@@ -1,0 +1,273 @@
+"""The command line: the same verbs and nouns as in Python.
+
+Results go to standard output, progress and messages to standard error. The exit status is 0 when it worked, 1 when
+the work failed and 2 when it was asked wrongly, and then one line says what was wrong, what is allowed and what to
+do next. TensorFlow is imported by the verbs that need it: help and a wrong argument never wait for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline import presets
+from pipeline.config import RequestError, RunConfig, Section, nearest, override, to_json
+
+WORKED, FAILED, ASKED_WRONGLY = 0, 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status."""
+    # TensorFlow's own start-up messages would bury ours; a user's setting wins.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    parser = build_parser()
+    try:
+        options = parser.parse_args(arguments)
+        options.run(options)
+        return WORKED
+    except RequestError as error:
+        return _complain(error, ASKED_WRONGLY)
+    except (OSError, RuntimeError, MemoryError) as error:
+        if isinstance(error, BrokenPipeError):  # whoever reads our output has seen enough
+            sys.stdout = open(os.devnull, "w")
+            return WORKED
+        return _complain(error, getattr(error, "exit_status", FAILED))
+    except KeyboardInterrupt:
+        return _complain("Interrupted.", 130)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of all commands."""
+    parser = Parser(prog="python -m pipeline", description="Text generation with Keras and TensorFlow.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    for name, (function, add_arguments, text) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        add_arguments(command)
+        command.set_defaults(run=function)
+    return parser
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaint is one line."""
+
+    def error(self, message: str):
+        self.exit(ASKED_WRONGLY, f"{self.prog}: {message}. See {self.prog} --help\n")
+
+
+# === Commands ===
+
+
+def list_presets(options: argparse.Namespace) -> None:
+    """Prints every preset with the first line of its description, or one whole configuration."""
+    if options.name:
+        print(json.dumps(to_json(presets.preset(options.name)), indent=1, ensure_ascii=False))
+        return
+    for name, function in presets.PRESETS.items():
+        print(f"{name:24}{(function.__doc__ or '').strip().splitlines()[0]}")
+
+
+def inspect(options: argparse.Namespace) -> None:
+    """Reports what is in a text."""
+    config = _with_files(RunConfig(), options.files, ())
+    config = override(config, options.settings)
+    from pipeline import inspection
+
+    facts = inspection.inspect(config.corpus)
+    print(json.dumps(facts, indent=1, ensure_ascii=False) if options.json else inspection.report(facts))
+
+
+def train(options: argparse.Namespace) -> None:
+    """Trains a run, or goes on with it, and prints its figures."""
+    config = _run_config(options)
+    from pipeline import training
+
+    run = training.train(config, directory=options.directory)
+    print(json.dumps({"run": str(run.folder), **(run.history[-1] if run.history else {})}, indent=1))
+
+
+def generate(options: argparse.Namespace) -> None:
+    """Continues prompts, each as often as asked."""
+    prompts = options.prompts or [""]
+    if prompts == ["-"]:
+        prompts = [line.rstrip("\n") for line in sys.stdin]
+    _at_least_one("samples", options.samples)
+    folder = _run_or_export(options.source)
+    from pipeline import generation
+
+    results = generation.generate(
+        folder,
+        [prompt for prompt in prompts for _ in range(options.samples)],
+        **{name: value for name in GENERATION_OPTIONS if (value := getattr(options, name)) is not None},
+    )
+    for result in results:
+        print(json.dumps(result._asdict(), ensure_ascii=False) if options.json else result.prompt + result.text)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Prints the figures of a run on held-out text."""
+    from pipeline import evaluation
+    from pipeline.run import load
+
+    figures = evaluation.evaluate(load(options.folder), options.data, samples=options.samples)
+    print(json.dumps(figures, indent=1, ensure_ascii=False))
+
+
+def export(options: argparse.Namespace) -> None:
+    """Writes a run as a SavedModel and prints its folder."""
+    from pipeline import serving
+    from pipeline.run import load
+
+    print(serving.export(load(options.folder), options.version))
+
+
+def demo(options: argparse.Namespace) -> None:
+    """Trains, exports, serves from a fresh process and compares with a trigram model, with a word to each step."""
+    config = _run_config(options)
+    from pipeline import demo
+
+    demo.run(config, options.directory)
+
+
+# === Arguments ===
+
+
+def _preset_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("name", nargs="?", help="print this preset's whole configuration")
+
+
+def _inspect_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("files", nargs="+", metavar="FILE", help=".txt, .gz, .jsonl, .csv, .tsv, folders or globs")
+    command.add_argument("--set", dest="settings", nargs="+", default=[], metavar="corpus.field=value")
+    command.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def _train_arguments(command: argparse.ArgumentParser) -> None:
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command.epilog = "settings and their defaults (a preset changes some):\n" + _settings_help()
+    command.add_argument("preset", metavar="PRESET", help="python -m pipeline presets lists them")
+    command.add_argument("settings", nargs="*", metavar="section.field=value", help="changes to the preset")
+    command.add_argument("--data", nargs="+", default=[], metavar="FILE", help="train on these files")
+    command.add_argument("--validation", nargs="+", default=[], metavar="FILE", help="validate on these files")
+    command.add_argument("--name", help="the run's folder; default: the preset's name, with the file's after --data")
+    command.add_argument("--directory", default="saved_models", help="where runs are kept (default: %(default)s)")
+
+
+def _generate_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("source", metavar="RUN_OR_EXPORT", help="for example saved_models/kjv-words")
+    command.add_argument("prompts", nargs="*", metavar="PROMPT", help="texts to go on with; - reads lines from stdin")
+    command.add_argument("--samples", type=int, default=1, metavar="N", help="texts for each prompt (default: 1)")
+    for name, (kind, text) in GENERATION_OPTIONS.items():
+        command.add_argument("--" + name.replace("_", "-"), type=kind, help=text)
+    command.add_argument("--json", action="store_true", help="one JSON object a line, with log-probability and tokens")
+
+
+def _evaluate_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folder", metavar="RUN", help="for example saved_models/kjv-words")
+    command.add_argument("--data", nargs="+", default=[], metavar="FILE", help="score these files, not the run's test text")
+    command.add_argument("--samples", type=int, default=0, metavar="N", help="also generate N texts and measure them")
+
+
+def _export_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folder", metavar="RUN", help="for example saved_models/kjv-words")
+    command.add_argument("--version", type=int, help="default: one more than the highest there is")
+
+
+GENERATION_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "max_new_tokens": (int, "most tokens for each prompt"),
+    "temperature": (float, "0 takes the likeliest token"),
+    "top_k": (int, "only the k likeliest tokens; 0: off"),
+    "top_p": (float, "only the likeliest tokens that hold this probability; 1: off"),
+    "repetition_penalty": (float, "above 1: tokens seen already become less likely"),
+    "no_repeat_ngram": (int, "no n-gram of this length comes up twice; 0: off"),
+    "beam_width": (int, "search for the likeliest text with this many beams; 0: off"),
+    "length_penalty": (float, "of the beam search; more prefers longer texts"),
+    "seed": (int, "the same seed gives the same text"),
+}
+
+COMMANDS = {
+    "presets": (list_presets, _preset_arguments, "list the named runs"),
+    "inspect": (inspect, _inspect_arguments, "report what is in a text before anyone trains on it"),
+    "train": (train, _train_arguments, "train a run; the same command again goes on where it stopped"),
+    "generate": (generate, _generate_arguments, "continue prompts with a run or an export"),
+    "evaluate": (evaluate, _evaluate_arguments, "print a run's figures on held-out text, one JSON object"),
+    "export": (export, _export_arguments, "write a run as a SavedModel: text in, text out"),
+    "demo": (demo, _train_arguments, "train, export, generate in a fresh process, compare with a trigram model"),
+}
+
+
+# === Parts ===
+
+
+def _run_config(options: argparse.Namespace) -> RunConfig:
+    """The preset, with the files, the name and the overrides of the command line."""
+    config = presets.preset(options.preset)
+    config = _with_files(config, options.data, options.validation)
+    if config.corpus.source == "files" and not config.corpus.files and not _sets_files(options.settings):
+        raise RequestError(f"The preset {options.preset} needs a text of yours: add --data FILE.")
+    config = override(config, options.settings)
+    return dataclasses.replace(config, name=options.name) if options.name is not None else config
+
+
+def _sets_files(settings: Sequence[str]) -> bool:
+    return any(setting.startswith("corpus.files=") for setting in settings)
+
+
+def _with_files(config: RunConfig, files: Sequence[str], validation: Sequence[str]) -> RunConfig:
+    """Puts the user's files in the place of the preset's corpus."""
+    if not files:
+        if validation:
+            raise RequestError("--validation goes with --data: name the training files as well.")
+        return config
+    corpus = dataclasses.replace(
+        config.corpus, source="files", files=tuple(files), validation_files=tuple(validation)
+    )
+    sampling = config.sampling
+    if config.corpus.source != "files":
+        sampling = dataclasses.replace(sampling, prompts=("",))  # the packaged book's prompts mean nothing here
+    name = f"{config.name}-{Path(files[0]).name.split('.')[0]}"
+    return dataclasses.replace(config, corpus=corpus, sampling=sampling, name=name)
+
+
+def _run_or_export(path: str) -> Path:
+    """Finds a run or an export by its path; `export` itself means its newest version."""
+    folder = Path(path)
+    versions = sorted((int(p.name), p) for p in folder.glob("*") if p.name.isdecimal() and (p / "saved_model.pb").exists())
+    if versions:
+        return versions[-1][1]
+    if (folder / "saved_model.pb").exists() or (folder / "config.json").exists():
+        return folder
+    siblings = [found.parent.name for found in folder.parent.glob("*/config.json")]
+    hint = nearest(folder.name, siblings) if siblings else "none yet; python -m pipeline train PRESET makes one"
+    raise RequestError(f"{path} is neither a run nor an export. Runs in {folder.parent}: {hint}.")
+
+
+def _at_least_one(name: str, value: int) -> None:
+    if value < 1:
+        raise RequestError(f"{name}={value} is not allowed: it must be at least 1.")
+
+
+def _settings_help() -> str:
+    """Every setting with its default, for `train --help`."""
+    lines = []
+    for section in dataclasses.fields(RunConfig):
+        default = getattr(RunConfig(), section.name)
+        if isinstance(default, Section):
+            for field in dataclasses.fields(default):
+                choices = field.metadata["choices"]
+                text = field.metadata["description"] + (f" ({', '.join(choices)})" if choices else "")
+                value = getattr(default, field.name)
+                shown = ",".join(value) if isinstance(value, tuple) else value
+                lines.append(f"  {section.name + '.' + field.name + '=' + str(shown):42} {text}")
+    return "\n".join(lines)
+
+
+def _complain(error: object, status: int) -> int:
+    message = " ".join(str(error).split()) or type(error).__name__
+    print(f"pipeline: {message}", file=sys.stderr)
+    return status

@@ -1,0 +1,102 @@
+"""What several test files share: a small text, a configuration for it, and a run that was trained once."""
+
+import dataclasses
+import os
+import random
+import shutil
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
+
+import pytest  # noqa: E402
+
+from pipeline.config import (  # noqa: E402
+    CorpusConfig,
+    DatasetConfig,
+    LanguageModelConfig,
+    RunConfig,
+    SamplingConfig,
+    TokenizerConfig,
+    TrainingConfig,
+    override,
+)
+
+
+def some_lines(count: int, seed: int = 1) -> list[str]:
+    """Numbered lines of English and Chinese, none twice."""
+    generator = random.Random(seed)
+    words = ["light", "water", "earth", "heaven", "said", "God's", "and", "the", "我喜歡學習", "然後", "他说"]
+    return [f"{i} " + " ".join(generator.choice(words) for _ in range(6)) + "." for i in range(count)]
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "small.txt"
+    path.write_text("\n".join(some_lines(60)) + "\n", "utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_config(text_file) -> RunConfig:
+    """A whole configuration that trains in a moment; change it with `config.override`."""
+    return RunConfig(
+        name="tiny",
+        corpus=CorpusConfig(
+            source="files", files=(str(text_file),), documents="line", validation_share=0.1, test_share=0.1
+        ),
+        tokenizer=TokenizerConfig(level="word", min_count=2),
+        dataset=DatasetConfig(batch_size=4, sequence_length=12),
+        model=LanguageModelConfig(embedding_dim=8, units=8, dropout=0.2),
+        training=TrainingConfig(epochs=2, learning_rate=1e-2),
+        sampling=SamplingConfig(max_new_tokens=6, prompts=("the", "我喜歡", "")),
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_config, tmp_path_factory):
+    """A finished run, for many tests: look at it, but alter only copies (`copied_run`)."""
+    from pipeline import training
+
+    return training.train(tiny_config, tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def copied_run(tiny_run, tmp_path):
+    """A copy of the finished run's folder, to be broken."""
+    return shutil.copytree(tiny_run.folder, tmp_path / "runs" / "tiny")
+
+
+@pytest.fixture
+def train(tiny_config, tmp_path):
+    """Trains in a folder of the test's own: `train("training.epochs=3", name="other", callbacks=[...])`."""
+    from pipeline import training
+
+    def train_one(*overrides, name="tiny", callbacks=()):
+        config = dataclasses.replace(override(tiny_config, overrides), name=name)
+        return training.train(config, tmp_path / "runs", tmp_path / "cache", callbacks)
+
+    return train_one
+
+
+@pytest.fixture
+def eagerly():
+    """Runs `tf.function`s as plain Python: for tests of what a step does, not of how it is compiled."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture(scope="session")
+def read_events():
+    """Reads a log folder's events, in the order in which they were written: [(tag, step, tensor)]."""
+    import tensorflow as tf
+
+    def read(folder):
+        found = []
+        for path in sorted(folder.glob("events.*"), key=lambda path: path.name.split(".")[3:]):
+            for event in tf.compat.v1.train.summary_iterator(str(path)):
+                found += [(value.tag, event.step, tf.make_ndarray(value.tensor)) for value in event.summary.value]
+        return found
+
+    return read

@@ -1,0 +1,376 @@
+"""Tests of the way from text to batches."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import corpus as corpora
+from pipeline import dataset as dataset_module
+from pipeline import tokenizer as tokenizers
+from pipeline.config import CorpusConfig, DatasetConfig, RequestError, TokenizerConfig
+from pipeline.corpus import Piece
+from pipeline.dataset import (
+    Sentences,
+    Strands,
+    TokenFile,
+    Windows,
+    permute,
+    prepare,
+    to_dataset,
+    training_batches,
+    write_ids,
+)
+
+START, END, UNKNOWN = 2, 3, 1
+quick = settings(max_examples=40, deadline=None)
+
+
+def memory_file(ids) -> TokenFile:
+    """Returns a split whose ids are in memory, without a file."""
+    ids = np.asarray(ids, np.int32)
+    tokens = TokenFile("nowhere", "int32", len(ids), 0, int((ids == END).sum()), len(ids))
+    tokens.__dict__["ids"] = ids  # where the cached property looks first
+    return tokens
+
+
+def distinct(count: int) -> TokenFile:
+    """Returns a split in which every token occurs once and no document ends."""
+    return memory_file(np.arange(count) + 4)
+
+
+def documents(lengths) -> TokenFile:
+    """Returns a split of documents with so many tokens, end token included; each token tells its document."""
+    return memory_file([token for i, length in enumerate(lengths) for token in [i + 4] * (length - 1) + [END]])
+
+
+def epoch_of(batches, epoch=0):
+    """Returns an epoch's inputs, targets and weights, as lists of batches."""
+    return tuple(zip(*(batches.batch(epoch, i) for i in range(batches.steps)), strict=True))
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tokenizers.build(TokenizerConfig(level="word"), ["I like tea.\n我喜歡茶。\n"])
+
+
+# === permute ===
+
+
+@quick
+@given(st.integers(1, 3000), st.integers(0, 2**32 - 1), st.integers(0, 100))
+def test_permute_is_a_permutation(size, seed, epoch):
+    assert sorted(permute(np.arange(size), size, seed, epoch)) == list(range(size))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 15, 16, 17, 1023, 1024, 1025, 65_537])
+def test_permute_at_the_borders_of_powers(size):
+    assert np.array_equal(np.sort(permute(np.arange(size), size, 1, 0)), np.arange(size))
+
+
+def test_permute_differs_by_epoch_and_seed():
+    orders = {tuple(permute(np.arange(50), 50, seed, epoch)) for seed in range(4) for epoch in range(4)}
+    assert len(orders) == 16
+
+
+def test_permute_gives_each_index_alone_what_it_gives_all():
+    whole = permute(np.arange(100).reshape(4, 25), 100, 7, 3)
+    assert whole.shape == (4, 25)
+    assert int(permute(np.array(37), 100, 7, 3)) == whole[1, 12]
+
+
+def test_permute_of_billions_stays_inside():
+    index = np.array([0, 1, 10**12 - 1])
+    where = permute(index, 10**12, 1, 0)
+    assert len(set(where)) == 3
+    assert (where >= 0).all() and (where < 10**12).all()
+
+
+def test_permute_leaves_no_neighbours_together():
+    order = permute(np.arange(10_000), 10_000, 1, 0)
+    assert (np.abs(np.diff(order)) == 1).mean() < 0.01
+    assert abs(np.corrcoef(np.arange(10_000), order)[0, 1]) < 0.05
+
+
+# === Strands ===
+
+
+@quick
+@given(st.integers(1, 200), st.integers(1, 9), st.integers(1, 17), st.sampled_from([None, 1, 2]))
+def test_strands_make_every_token_a_target_once_and_in_order(count, batch_size, length, seed):
+    if count < batch_size:
+        return
+    _, targets, weights = epoch_of(Strands(distinct(count), batch_size, length, seed), epoch=1)
+    rows, weights = np.concatenate(targets, axis=1), np.concatenate(weights, axis=1)
+    read = rows[weights == 1]  # row by row: strand behind strand
+    assert set(np.unique(weights)) <= {0.0, 1.0}
+    assert np.array_equal(np.roll(read, -int(np.argmin(read))), np.arange(count) + 4)
+    if seed is None:
+        assert read[0] == 4
+
+
+def test_strands_give_the_token_before_as_input_across_batches():
+    inputs, targets, _ = epoch_of(Strands(distinct(100), 4, 6, seed=1))
+    inputs, targets = np.concatenate(inputs, axis=1), np.concatenate(targets, axis=1)
+    assert (inputs[:, 0] == START).all()
+    assert np.array_equal(inputs[:, 1:], targets[:, :-1])
+    assert inputs.dtype == targets.dtype == np.int32
+
+
+def test_strands_begin_elsewhere_in_each_epoch():
+    batches = Strands(distinct(1000), 4, 5, seed=1)
+    assert len({batches.batch(epoch, 0)[1][0, 0] for epoch in range(8)}) > 4
+
+
+def test_strands_without_a_seed_read_from_the_beginning_in_each_epoch():
+    batches = Strands(distinct(50), 2, 5)
+    assert batches.batch(0, 0)[1][0, 0] == batches.batch(3, 0)[1][0, 0] == 4
+
+
+# === Windows ===
+
+
+@quick
+@given(st.integers(1, 200), st.integers(1, 9), st.integers(1, 17), st.integers(0, 20))
+def test_windows_hold_every_full_window_once(count, batch_size, length, stride):
+    batches = Windows(distinct(count), batch_size, length, stride, seed=1)
+    starts = [int(i) + 4 for i in range(0, count - length + 1, stride or length)]
+    assert batches.steps == -(-len(starts) // batch_size)
+    if not starts:
+        return
+    inputs, targets, weights = (np.concatenate(part) for part in epoch_of(batches, epoch=2))
+    present = weights[:, 0] == 1
+    assert (weights == present[:, None]).all()
+    assert sorted(targets[present, 0]) == starts
+    assert (np.diff(targets, axis=1) == 1).all()
+    assert (inputs[:, 0] == START).all()
+    assert np.array_equal(inputs[:, 1:], targets[:, :-1])
+
+
+def test_windows_fill_only_the_last_batch_with_weight_0():
+    _, _, weights = epoch_of(Windows(distinct(70), 4, 10, seed=1))
+    assert [batch.sum() for batch in weights] == [40, 30]
+    assert all(batch.shape == (4, 10) for batch in weights)
+
+
+def test_windows_come_in_another_order_each_epoch():
+    batches = Windows(distinct(400), 4, 10, seed=1)
+    assert not np.array_equal(np.concatenate(epoch_of(batches, 0)[1]), np.concatenate(epoch_of(batches, 1)[1]))
+
+
+# === Sentences ===
+
+
+@quick
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=60), st.integers(1, 7), st.integers(1, 12))
+def test_sentences_hold_every_short_document_once(lengths, batch_size, longest):
+    tokens = documents(lengths)
+    batches = Sentences(tokens, batch_size, longest, seed=1)
+    short = [i for i, length in enumerate(lengths) if length <= longest]
+    assert batches.too_long == len(lengths) - len(short)
+    found = []
+    for i in range(batches.steps):
+        inputs, targets, weights = batches.batch(3, i)
+        assert inputs.shape == targets.shape == weights.shape
+        assert np.array_equal(weights, np.sort(weights)[:, ::-1])  # padded on the right alone
+        assert (inputs[:, 0] == START).all() and np.array_equal(inputs[:, 1:], targets[:, :-1])
+        assert (targets[weights == 0] == 0).all()
+        found += [tuple(row[weight == 1]) for row, weight in zip(targets, weights, strict=True) if weight.any()]
+    ends = tokens.bounds
+    assert sorted(found) == sorted(tuple(tokens.ids[ends[i] : ends[i + 1]]) for i in short)
+
+
+def test_sentences_in_a_batch_have_nearly_one_length():
+    lengths = np.random.default_rng(1).integers(1, 60, size=512)
+    _, _, weights = epoch_of(Sentences(documents(lengths), 8, 60, seed=1))
+    spreads = [np.ptp(batch.sum(axis=1)) for batch in weights]
+    assert max(spreads) <= 3  # 64 batches of 8 share 60 lengths; a random batch spreads over about 45
+
+
+def test_sentences_change_their_neighbours_and_their_order():
+    batches = Sentences(documents([3] * 64), 4, 10, seed=1)
+    epochs = [[frozenset(batch[:, 0]) for batch in epoch_of(batches, epoch)[1]] for epoch in range(2)]
+    assert set(epochs[0]) != set(epochs[1])
+    by_length = Sentences(documents(range(1, 65)), 4, 64, seed=1)
+    lengths = [batch.shape[1] for batch in epoch_of(by_length)[1]]
+    assert lengths != sorted(lengths)
+
+
+# === All kinds ===
+
+KINDS = {
+    "strands": lambda: Strands(distinct(103), 4, 5, seed=1),
+    "windows": lambda: Windows(distinct(103), 4, 5, 3, seed=1),
+    "sentences": lambda: Sentences(documents([1 + i % 7 for i in range(50)]), 4, 6, seed=1),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_is_a_pure_function_of_epoch_and_index(kind):
+    one, other = KINDS[kind](), KINDS[kind]()
+    expected = {(epoch, i): one.batch(epoch, i) for epoch in range(3) for i in range(one.steps)}
+    for place in reversed(expected):  # another order of asking
+        for part, same in zip(other.batch(*place), expected[place], strict=True):
+            assert np.array_equal(part, same)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("first", [0, 3])
+def test_a_data_set_from_a_position_is_the_rest_of_the_epoch(kind, first):
+    batches = KINDS[kind]()
+    streamed = list(to_dataset(batches, 2, first).as_numpy_iterator())
+    assert len(streamed) == batches.steps - first
+    for i, batch in enumerate(streamed, start=first):
+        for part, same in zip(batch, batches.batch(2, i), strict=True):
+            assert np.array_equal(part, same) and part.dtype == same.dtype
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_seed_gives_other_batches(kind):
+    tokens = documents([1 + i % 7 for i in range(50)])
+    config = DatasetConfig(batches=kind, batch_size=4, sequence_length=7)
+    one, other = (training_batches(tokens, config, seed) for seed in (1, 2))
+    assert any(not np.array_equal(one.batch(0, i)[1], other.batch(0, i)[1]) for i in range(one.steps))
+
+
+@pytest.mark.parametrize(
+    "kind, tokens",
+    [
+        ("strands", distinct(3)),
+        ("strands", distinct(0)),
+        ("windows", distinct(8)),
+        ("windows", distinct(0)),
+        ("sentences", documents([10, 12])),
+        ("sentences", distinct(20)),
+        ("sentences", distinct(0)),
+    ],
+)
+def test_too_short_a_text_is_refused(kind, tokens):
+    config = DatasetConfig(batches=kind, batch_size=4, sequence_length=9)
+    with pytest.raises(RequestError, match=f"batches={kind} with batch_size=4.*set smaller ones"):
+        training_batches(tokens, config, seed=1)
+
+
+@pytest.mark.parametrize("kind, tokens", [("strands", distinct(4)), ("windows", distinct(9)), ("sentences", documents([9]))])
+def test_a_text_just_long_enough_is_taken(kind, tokens):
+    batches = training_batches(tokens, DatasetConfig(batches=kind, batch_size=4, sequence_length=9), seed=1)
+    assert batches.steps == 1
+    assert batches.batch(0, 0)[2].sum() == tokens.tokens
+
+
+# === Ids on disk ===
+
+
+def test_write_ids_counts_tokens_unknown_documents_and_characters(tokenizer, tmp_path):
+    text = [Piece("I like茶。", True), Piece("我不喜歡", True), Piece("", True)]
+    tokens = write_ids(text, tokenizer, tmp_path / "x.ids")
+    # I, like, 茶, 。, end; 我, 不 (unknown), 喜, 歡, end; end. Characters with the three ends: 8 + 4 + 0 + 3.
+    assert (tokens.tokens, tokens.unknown, tokens.documents, tokens.characters) == (11, 1, 3, 15)
+    assert tokens.dtype == "uint16"
+    assert tokens.bounds.tolist() == [0, 5, 10, 11]
+    assert tokens.ids[6] == UNKNOWN
+    expected = [*tokenizer.tokenize(["I like茶。"]).to_list()[0], END]
+    assert tokens.ids[:5].tolist() == expected
+
+
+def test_a_document_of_several_pieces_ends_once(tokenizer, tmp_path):
+    text = [Piece("I like", False), Piece(" tea.", True), Piece("tea", False)]
+    tokens = write_ids(text, tokenizer, tmp_path / "x.ids")
+    # The split was cut inside its last document, which therefore has no end.
+    whole, begun = tokenizer.tokenize(["I like tea.", "tea"]).to_list()
+    assert tokens.ids.tolist() == [*whole, END, *begun]
+    assert (tokens.documents, tokens.characters) == (1, len("I like tea.") + 1 + len("tea"))
+    assert tokens.bounds.tolist() == [0, len(whole) + 1]
+
+
+def test_groups_of_pieces_make_no_difference(tokenizer, tmp_path, monkeypatch):
+    text = [Piece("I like tea.", i % 3 > 0) for i in range(20)]
+    whole = write_ids(text, tokenizer, tmp_path / "whole.ids")
+    monkeypatch.setattr(dataset_module, "PIECES_CHARACTERS", 30)
+    parts = write_ids(text, tokenizer, tmp_path / "parts.ids")
+    assert (tmp_path / "whole.ids").read_bytes() == (tmp_path / "parts.ids").read_bytes()
+    assert (whole.tokens, whole.documents, whole.characters) == (parts.tokens, parts.documents, parts.characters)
+
+
+def test_an_empty_split_has_no_ids(tokenizer, tmp_path):
+    tokens = write_ids([], tokenizer, tmp_path / "x.ids")
+    assert tokens.tokens == tokens.documents == tokens.characters == len(tokens.ids) == 0
+    assert tokens.bounds.tolist() == [0]
+
+
+@pytest.mark.parametrize("size, dtype", [(1 << 16, "uint16"), ((1 << 16) + 1, "int32")])
+def test_ids_take_as_many_bytes_as_the_vocabulary_needs(tokenizer, tmp_path, size, dtype):
+    large = SimpleNamespace(vocabulary_size=size, tokenize=tokenizer.tokenize)
+    tokens = write_ids([Piece("I like tea.", True)], large, tmp_path / "x.ids")
+    assert tokens.dtype == dtype
+    assert (tmp_path / "x.ids").stat().st_size == tokens.tokens * np.dtype(dtype).itemsize
+    assert tokens.ids.tolist() == [*tokenizer.tokenize(["I like tea."]).to_list()[0], END]
+
+
+def test_bounds_are_found_across_blocks():
+    block = 1 << 24
+    ids = np.zeros(block + 5, np.uint16)
+    ids[[block - 1, block, block + 4]] = END
+    assert memory_file(ids).bounds.tolist() == [0, block, block + 1, block + 5]
+
+
+# === The cache ===
+
+
+@pytest.fixture
+def corpus(tiny_config):
+    return corpora.load(tiny_config.corpus)
+
+
+def test_prepare_tokenizes_once(corpus, tiny_config, tokenizer, tmp_path, monkeypatch):
+    first = prepare(corpus, tiny_config.corpus, tokenizer, "digest", tmp_path)
+
+    def refuse(*arguments):
+        raise AssertionError("tokenized again")
+
+    monkeypatch.setattr(dataset_module, "write_ids", refuse)
+    assert prepare(corpus, tiny_config.corpus, tokenizer, "digest", tmp_path) == first
+    with pytest.raises(AssertionError, match="again"):  # another tokenizer
+        prepare(corpus, tiny_config.corpus, tokenizer, "another", tmp_path)
+    with pytest.raises(AssertionError, match="again"):  # other settings of the corpus
+        prepare(corpus, CorpusConfig(unicode_form="none"), tokenizer, "digest", tmp_path)
+    with pytest.raises(AssertionError, match="again"):  # another text
+        prepare(corpus._replace(checksum="another"), tiny_config.corpus, tokenizer, "digest", tmp_path)
+
+
+def test_an_interrupted_prepare_leaves_nothing_behind(corpus, tiny_config, tokenizer, tmp_path, monkeypatch):
+    def broken(split, tokenizer, path):
+        if "test" in str(path):
+            raise KeyboardInterrupt
+        return write_ids(split, tokenizer, path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(dataset_module, "write_ids", broken)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(corpus, tiny_config.corpus, tokenizer, "digest", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    splits = prepare(corpus, tiny_config.corpus, tokenizer, "digest", tmp_path)
+    assert [len(split.ids) for split in splits.values()] == [split.tokens for split in splits.values()]
+
+
+def test_a_half_folder_is_made_anew(corpus, tiny_config, tokenizer, tmp_path):
+    whole = prepare(corpus, tiny_config.corpus, tokenizer, "digest", tmp_path)
+    [folder] = tmp_path.iterdir()
+    (folder / "ids.json").unlink()
+    (folder / "training.ids").write_bytes(b"half")
+    again = prepare(corpus, tiny_config.corpus, tokenizer, "digest", tmp_path)
+    assert again == whole
+    assert len(again["training"].ids) == whole["training"].tokens
+
+
+def test_the_splits_share_no_document_and_lose_none(corpus, tiny_config, text_file, tmp_path):
+    tokenizer = tokenizers.build(TokenizerConfig(level="character"), [text_file.read_text("utf-8")])
+    splits = prepare(corpus, tiny_config.corpus, tokenizer, "digest", tmp_path)
+    texts = []
+    for split in splits.values():
+        rows = [split.ids[i:j].astype(np.int32) for i, j in zip(split.bounds[:-1], split.bounds[1:], strict=True)]
+        assert len(rows) > 0
+        texts += [tokenizer.detokenize(row[None]).numpy()[0].decode() for row in rows]
+    assert texts == text_file.read_text("utf-8").splitlines()  # whose lines are all different
