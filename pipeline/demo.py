@@ -59,8 +59,9 @@ def run(config: RunConfig, directory: str | os.PathLike = "saved_models", cache:
     figures = evaluation.evaluate(trained, cache=cache)
     print(f"{'text:':34}{', '.join(corpus.test.names)} ({figures['tokens']:,} tokens)")
     print(f"{'perplexity of the model:':34}{figures['perplexity']:.2f}", flush=True)
-    trigram = evaluation.Trigram(splits["training"], trained.tokenizer)
-    print(f"{'perplexity of a trigram model:':34}{trigram.perplexity(splits['test']):.2f}  (nltk.lm.WittenBellInterpolated(3), same vocabulary)")
+    trigram = evaluation.Trigram(trained.tokenizer, splits["training"])
+    baseline = evaluation.figures(trigram.nats(splits["test"]), splits["test"])["perplexity"]
+    print(f"{'perplexity of a trigram model:':34}{baseline:.2f} (nltk.lm.WittenBellInterpolated(3), same vocabulary)")
     samples = evaluation.sample_figures(texts, trained.tokenizer, splits["training"])
     print(f"{'8-grams copied from the book:':34}{samples['copied_8']:.1%} of the samples'")
     print(f"{'a sample of the trigram model:':34}{trigram.sample(SAMPLE_TOKENS, seed=1)!r}")

@@ -244,7 +244,13 @@ def generate(
     texts = open_texts(source, no_repeat_ngram)
     values = texts.settings | {name: value for name, value in given.items() if value is not None}
     settings = SamplingConfig(**values)  # checks the ranges
-    for name, value, most in (("max_new_tokens", settings.max_new_tokens, LONGEST), ("beam_width", beam_width, BEAMS)):
+    limits = {
+        "max_new_tokens": (settings.max_new_tokens, LONGEST),
+        "beam_width": (beam_width, BEAMS),
+        "no_repeat_ngram": (no_repeat_ngram, LONGEST),
+        "seed": (seed, 2**62),
+    }
+    for name, (value, most) in limits.items():
         if not 0 <= value <= most:
             raise RequestError(f"{name}={value} is not allowed: it must be at least 0 and at most {most}.")
     if not math.isfinite(length_penalty):

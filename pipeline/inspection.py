@@ -3,7 +3,7 @@
     corpus → facts (a plain dictionary, ready for JSON) → a report for people, with hints
 
 The text is read in a few passes and never held: memory grows with the number of different tokens, as it does when a
-vocabulary is built, and with 16 bytes for each line up to `MOST_COMPARED`. Expect about a second for each megabyte.
+vocabulary is built, and with 16 bytes for each line up to `MOST_COMPARED`. Expect a second or two for each megabyte.
 """
 
 from __future__ import annotations
@@ -29,10 +29,13 @@ from pipeline.tokenizer import SPECIAL_TOKENS, SPLITTERS, UNKNOWN
 BLOCK_CHARACTERS = 1 << 20  # counted at a time
 MOST_COMPARED = 20_000_000  # lines, and documents, that are looked at for repetitions
 HELD_OUT_SHARE = 0.1  # the text's end, in which unknown tokens are counted
+LONGEST_WORD = 100  # characters; so far away a space is looked for, where a text without lines is cut
 VOCABULARY_SIZES = (0, 10_000)  # settings of tokenizer.max_vocabulary_size that are compared; 0: no limit
 MOST_ODD = 10  # odd characters that are listed
 
-COMMON_PUNCTUATION = frozenset(string.punctuation + " \n‘’“”„‚«»‹›–—…·¡¿" + "、。，．！？：；（）「」『』《》〈〉【】～")
+COMMON_PUNCTUATION = frozenset(
+    string.punctuation + " \n‘’“”„‚«»‹›–—…·¡¿" + "、。，．！？：；（）「」『』《》〈〉【】～"
+)
 # The scripts that leave no space between words, by the first word of their characters' Unicode names.
 UNSPACED = frozenset(("Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar", "Tibetan"))
 # A noncharacter, which no text should hold, between the documents of a block; `tokenizer` uses those before it.
@@ -305,14 +308,12 @@ def _count_tokens(level: str, text: Iterable[Piece], characters: int) -> tuple[C
 
 
 def _divided(text: Iterable[Piece], border: int, characters: int) -> Iterator[tuple[bool, Piece]]:
-    """Yields a text's pieces, each with whether it lies behind the border, which is moved to the next line start."""
+    """Yields a text's pieces, each with whether it lies behind the border, which is moved to a line start."""
     position = 0
     for piece in text:
         end = position + len(piece.text)
         if position < border < end:
-            cut = _line_start(piece, border - position)
-            if position + cut >= characters:  # nothing would be left behind it
-                cut = border - position
+            cut = _cut(piece, border - position, is_last=end >= characters)
             yield False, Piece(piece.text[:cut], cut == len(piece.text) and piece.ends)
             if cut < len(piece.text):
                 yield True, Piece(piece.text[cut:], piece.ends)
@@ -322,12 +323,16 @@ def _divided(text: Iterable[Piece], border: int, characters: int) -> Iterator[tu
         position = end
 
 
-def _line_start(piece: Piece, place: int) -> int:
-    """Returns where the first line at or after a place begins; a document's end ends a line."""
-    line_end = piece.text.find("\n", place - 1)
-    if line_end >= 0:
-        return line_end + 1
-    return len(piece.text) if piece.ends else place
+def _cut(piece: Piece, place: int, is_last: bool) -> int:
+    """Returns where a piece is cut: at the next line start, else before a word, else right at the place.
+
+    A document's end ends a line, but something must be left behind the cut in the text's last piece.
+    """
+    cut = piece.text.find("\n", place - 1) + 1 or (len(piece.text) if piece.ends else 0)
+    if cut and not (is_last and cut == len(piece.text)):
+        return cut
+    space = piece.text.rfind(" ", max(1, place - LONGEST_WORD), place)
+    return space if space > 0 else place
 
 
 def _blocks(pieces: Iterable[Piece]) -> Iterator[str]:

@@ -13,7 +13,9 @@ from pipeline.models import build
 from pipeline.run import Run
 
 PROJECTED_TOKENS = 10_000  # most labels that the projector draws well
-NEVER = 1 << 30
+LONG_QUEUE = 1 << 30
+LONG_MILLIS = 2_000_000  # 33 minutes: the writer counts microseconds in 32 bits, and with more it flushes at every event
+LARGEST = float(tf.float32.max)
 
 
 class Monitor:
@@ -28,7 +30,7 @@ class Monitor:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.writer = tf.summary.create_file_writer(str(folder), max_queue=NEVER, flush_millis=NEVER)
+        self.writer = tf.summary.create_file_writer(str(folder), max_queue=LONG_QUEUE, flush_millis=LONG_MILLIS)
         self._sampler = None
 
     def __enter__(self) -> Monitor:
@@ -45,7 +47,7 @@ class Monitor:
         """Writes figures of one step."""
         with self.writer.as_default(step):
             for name, value in values.items():
-                tf.summary.scalar(name, value)
+                tf.summary.scalar(name, min(value, LARGEST))  # the perplexity of a diverging run may be larger
 
     def epoch(self, run: Run, model: keras.Model, row: dict[str, float]) -> None:
         """Writes an epoch's validation figures, texts for the run's prompts, and the embedding for the projector.
@@ -82,9 +84,9 @@ def write_projector(folder: Path, embedding: keras.layers.Embedding, vocabulary:
     size = min(PROJECTED_TOKENS, len(vocabulary))
     values = tf.Variable(keras.ops.convert_to_numpy(embedding.embeddings)[:size])
     tf.train.Checkpoint(embedding=values).write(str(folder / "embedding"))
-    # The projector finds it by this file, wherever the folder is moved; a relative path in the configuration would be
-    # taken from where TensorBoard was started.
-    tf.compat.v1.train.update_checkpoint_state(str(folder), str(folder / "embedding"))
+    # The projector finds it by this file, wherever the folder is moved; a relative path in the projector's own
+    # configuration would be taken from where TensorBoard was started.
+    (folder / "checkpoint").write_text('model_checkpoint_path: "embedding"\n')
     with open(folder / "labels.tsv", "w", encoding="utf-8", newline="") as file:
         for token in vocabulary[:size]:
             file.write(repr(token)[1:-1] + "\n")  # a line end or a tab inside a label would shift all that follow

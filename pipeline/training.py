@@ -365,7 +365,7 @@ class Checkpoints:
                 content = tf.train.Checkpoint(variables=variables, progress=progress)
                 content.read(str(folder / "variables")).assert_consumed()
                 return json.loads(progress.numpy())
-            except (OSError, ValueError, tf.errors.OpError, AssertionError) as error:
+            except (OSError, ValueError, LookupError, RuntimeError, tf.errors.OpError, AssertionError) as error:
                 _say(f"The checkpoint {folder} cannot be read ({type(error).__name__}); trying the one before.")
         if self.all():
             raise TrainingError(
