@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from pipeline import presets
 from pipeline.config import RequestError, RunConfig, Section, nearest, override, to_json
 
 WORKED, FAILED, ASKED_WRONGLY = 0, 1, 2
+SETTING = re.compile(r"[a-z_]+\.[a-z_]+=")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     parser = build_parser()
     try:
-        options = parser.parse_args(arguments)
+        options, rest = parser.parse_known_args(arguments)
+        _take_settings(parser, options, rest)
         options.run(options)
         return WORKED
     except RequestError as error:
@@ -202,6 +205,18 @@ COMMANDS = {
 
 
 # === Parts ===
+
+
+def _take_settings(parser: argparse.ArgumentParser, options: argparse.Namespace, rest: list[str]) -> None:
+    """Accepts `section.field=value` anywhere: argparse leaves what stands behind an option, or gives it to --data."""
+    files = getattr(options, "data", [])
+    misplaced = [word for word in [*files, *rest] if hasattr(options, "preset") and SETTING.match(word)]
+    unknown = [word for word in rest if word not in misplaced]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if misplaced:
+        options.settings = [*options.settings, *misplaced]
+        options.data = [word for word in files if word not in misplaced]
 
 
 def _run_config(options: argparse.Namespace) -> RunConfig:

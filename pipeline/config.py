@@ -141,10 +141,7 @@ class TrainingConfig(Section):
     seed: int = setting(
         1, "one seed for everything: weights, dropout, the order of the data", minimum=0, maximum=2**32 - 1
     )
-    # At most half an hour, for that is how long the log can be held back (monitoring.py).
-    checkpoint_seconds: float = setting(
-        60.0, "seconds between checkpoints inside an epoch", minimum=0.0, maximum=1800.0
-    )
+    checkpoint_seconds: float = setting(60.0, "seconds between checkpoints inside an epoch", minimum=0.0)
 
 
 @dataclass(frozen=True)

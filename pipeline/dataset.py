@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,8 +23,8 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.config import CorpusConfig, DatasetConfig, RequestError, to_json
-from pipeline.corpus import Corpus, Piece, Split
-from pipeline.tokenizer import Tokenizer
+from pipeline.corpus import Corpus, Split
+from pipeline.tokenizer import Tokenizer, grouped
 
 FORMAT = 1  # of the ids on disk; part of their folder's name
 PIECES_CHARACTERS = 4_000_000  # characters that are tokenized at a time
@@ -107,7 +107,7 @@ def write_ids(split: Split, tokenizer: Tokenizer, path: str | os.PathLike) -> To
     dtype = "uint16" if tokenizer.vocabulary_size <= 1 << 16 else "int32"
     tokens = unknown = documents = characters = 0
     with open(path, "wb") as file:
-        for pieces in _groups(split):
+        for pieces in grouped(split, PIECES_CHARACTERS, length=lambda piece: len(piece.text)):
             ragged = tokenizer.tokenize(tf.constant([piece.text for piece in pieces]))
             ends = np.array([piece.ends for piece in pieces])
             where = ragged.row_splits.numpy()[1:][ends]
@@ -254,7 +254,10 @@ def to_dataset(batches: Batches, epoch: int, first: int = 0) -> tf.data.Dataset:
     """
     shape = (batches.batch_size, None)
     signature = (tf.TensorSpec(shape, tf.int32), tf.TensorSpec(shape, tf.int32), tf.TensorSpec(shape, tf.float32))
-    stream: Callable[[], Iterator[Batch]] = lambda: (batches.batch(epoch, i) for i in range(first, batches.steps))
+
+    def stream() -> Iterator[Batch]:
+        return (batches.batch(epoch, i) for i in range(first, batches.steps))
+
     return tf.data.Dataset.from_generator(stream, output_signature=signature).prefetch(8)
 
 
@@ -298,16 +301,3 @@ def _mix(x: np.ndarray) -> np.ndarray:
 
 def _generator(seed: int, epoch: int) -> np.random.Generator:
     return np.random.default_rng([seed, epoch])
-
-
-def _groups(split: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """Gathers pieces until there is enough to tokenize at a time."""
-    group, size = [], 0
-    for piece in split:
-        group.append(piece)
-        size += len(piece.text) + 1
-        if size >= PIECES_CHARACTERS:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group

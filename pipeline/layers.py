@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-ONCE_ONLY = "The fast recurrent layers have first derivatives only; use Keras' own LSTM or GRU for higher ones."
+FIRST_ORDER = "The fast recurrent layers have first derivatives only; use Keras' own LSTM or GRU for higher ones."
 
 
 class _FastLoop:
@@ -44,7 +44,8 @@ class _FastLoop:
             x = tf.reverse(x, [0])
             mask = None if mask is None else tf.reverse(mask, [0])
         weights = [tf.cast(w, cell.compute_dtype) for w in (cell.kernel, cell.recurrent_kernel, cell.bias)]
-        hidden, states = self._recurrence(x, _same_batch(x, tf.nest.flatten(initial_state)), mask, *weights)
+        x, *states = _same_batch(x, tf.nest.flatten(initial_state))
+        hidden, states = self._recurrence(training, mask, x, *states, *weights)
         outputs = hidden if mask is None else tf.where(self._shown(mask), hidden, tf.zeros_like(hidden))  # (T, B, U)
         return outputs[-1], tf.transpose(outputs, [1, 0, 2]), states
 
@@ -70,40 +71,45 @@ class _FastLoop:
 
 
 class LSTM(_FastLoop, keras.layers.LSTM):
-    """`keras.layers.LSTM`, faster in training on the CPU (Hochreiter and Schmidhuber 1997; Gers et al. 2000).
+    """`keras.layers.LSTM`, faster on the CPU (Hochreiter and Schmidhuber 1997, section 4; Gers et al. 2000, section 3).
 
         i, f, o = σ(x W + h U + b),  g = tanh(x W + h U + b),  c ← f c + i g,  h ← o tanh(c)
 
     Keras' own loop runs where a GPU is present, and with `unroll`, `recurrent_dropout`, `use_bias=False`,
     `implementation=1`, `use_cudnn=True`, or other activations than tanh and sigmoid. The fast loop has first
-    derivatives only: asking for second ones is an error.
+    derivatives only: asking for second ones is an error. What is traced with `training=True` can't be exported.
 
-    >>> LSTM(8, return_sequences=True)(tf.zeros((2, 5, 3))).shape
-    TensorShape([2, 5, 8])
+    A saved model names the layer `keras.layers.LSTM`, so it can be loaded without this module; to load it as this
+    class, pass `custom_objects={"LSTM": LSTM}`. `Bidirectional` makes its second layer in the same way: Keras' own,
+    unless it is given as `backward_layer`.
     """
 
-    def _recurrence(self, x, states, mask, *weights):
-        hidden, cell = _lstm(mask)(x, *states, *weights)
+    __module__ = "keras.layers"
+
+    def _recurrence(self, training, mask, *tensors):
+        hidden, cell = _lstm(training, mask)(*tensors)
         return hidden, [hidden[-1], cell]
 
 
 class GRU(_FastLoop, keras.layers.GRU):
-    """`keras.layers.GRU`, faster in training on the CPU (Cho et al. 2014, section 2.3, with the reset gate after U).
+    """`keras.layers.GRU`, faster on the CPU (Cho et al. 2014, section 2.3, with the reset gate after U).
 
         z, r = σ(x W + h U + b),  n = tanh(x W + b + r (h U + b′)),  h ← z h + (1 − z) n
 
-    Keras' own loop runs where it does for `LSTM`, and with `reset_after=False`.
+    Keras' own loop runs where it does for `LSTM`, and with `reset_after=False`. All that is said there holds here.
     """
 
-    def _recurrence(self, x, states, mask, *weights):
-        hidden = _gru(mask)(x, *states, *weights)
+    __module__ = "keras.layers"
+
+    def _recurrence(self, training, mask, *tensors):
+        hidden = _gru(training, mask)(*tensors)
         return hidden, [hidden[-1]]
 
 
 # === LSTM ===
 
 
-def _lstm(mask) -> Callable:
+def _lstm(training, mask) -> Callable:
     """Returns the function x (T, B, E), h and c (B, U), W (E, 4U), U (U, 4U), b (4U,) → h (T, B, U), last c (B, U)."""
 
     @tf.custom_gradient
@@ -116,32 +122,26 @@ def _lstm(mask) -> Callable:
             i, f, g, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
             new_c = f * c + i * g
             squashed = tf.tanh(new_c)
-            new_h = o * squashed
-            if mask is not None:
-                new_h, new_c = tf.where(mask[t], new_h, h), tf.where(mask[t], new_c, c)
-            return (new_h, new_c), (new_h, c, i, f, g, o, squashed)
+            return (o * squashed, new_c), (c, i, f, g, o, squashed)
 
-        (_, last_cell), (outputs, *saved) = _loop(step, tf.shape(x)[0], (hidden, cell))
-        outputs = _stack(outputs, x, hidden)  # (T, B, U)
+        (_, last_cell), outputs, saved = _forward_loop(step, 6, training, mask, x, (hidden, cell))
 
         def gradient(d_outputs, d_last_cell):
-            transposed = tf.transpose(recurrent_kernel)  # once, for a product with transpose_b costs more every step
+            transposed = tf.transpose(recurrent_kernel)  # once: a product with transpose_b costs more in every step
 
             def step(t, d_h, d_c):
-                c, i, f, g, o, squashed = (array.read(t) for array in saved)
-                d_h, d_c, kept_h, kept_c = _through_mask(mask, t, d_h + d_outputs[t], d_c)
+                c, i, f, g, o, squashed = _at(t, saved)
                 d_o = _sigmoid_gradient(o, d_h * squashed)
                 d_c += _tanh_gradient(squashed, d_h * o)
                 d_i, d_f = _sigmoid_gradient(i, d_c * g), _sigmoid_gradient(f, d_c * c)
                 d_z = tf.concat([d_i, d_f, _tanh_gradient(g, d_c * i), d_o], axis=1)  # (B, 4U)
-                return (tf.matmul(d_z, transposed) + kept_h, d_c * f + kept_c), (d_z,)
+                return (tf.matmul(d_z, transposed), d_c * f), (d_z,)
 
             start = (tf.zeros_like(hidden), tf.ensure_shape(d_last_cell, cell.shape))
-            (d_hidden, d_cell), (d_z,) = _loop(step, tf.shape(x)[0], start, backwards=True)
-            d_z = _stack(d_z, x, bias)  # (T, B, 4U)
+            (d_hidden, d_cell), (d_z,) = _backward_loop(step, 1, mask, d_outputs, start)  # d_z: (T, B, 4U)
             d_x, d_kernel = _projection_gradients(d_z, x, kernel)
             d_recurrent = _recurrent_gradient(d_z, outputs, hidden)
-            return d_x, d_hidden, d_cell, d_kernel, d_recurrent, _sum_rows(d_z)
+            return d_x, d_hidden, d_cell, d_kernel, d_recurrent, _sum_steps(d_z)
 
         return (outputs, last_cell), gradient
 
@@ -151,7 +151,7 @@ def _lstm(mask) -> Callable:
 # === GRU ===
 
 
-def _gru(mask) -> Callable:
+def _gru(training, mask) -> Callable:
     """Returns the function x (T, B, E), h (B, U), W (E, 3U), U (U, 3U), b (2, 3U) → h (T, B, U)."""
 
     @tf.custom_gradient
@@ -163,60 +163,224 @@ def _gru(mask) -> Callable:
             h_z, h_r, h_n = tf.split(tf.nn.bias_add(tf.matmul(h, recurrent_kernel), bias[1]), 3, axis=1)
             z, r = tf.sigmoid(x_z + h_z), tf.sigmoid(x_r + h_r)
             n = tf.tanh(x_n + r * h_n)
-            new_h = n + z * (h - n)
-            if mask is not None:
-                new_h = tf.where(mask[t], new_h, h)
-            return (new_h,), (new_h, h, z, r, n, h_n)
+            return (n + z * (h - n),), (h, z, r, n, h_n)
 
-        _, (outputs, *saved) = _loop(step, tf.shape(x)[0], (hidden,))
-        outputs = _stack(outputs, x, hidden)  # (T, B, U)
+        _, outputs, saved = _forward_loop(step, 5, training, mask, x, (hidden,))
 
         def gradient(d_outputs):
             transposed = tf.transpose(recurrent_kernel)
 
             def step(t, d_h):
-                h, z, r, n, h_n = (array.read(t) for array in saved)
-                d_h, kept = _through_mask(mask, t, d_h + d_outputs[t])
+                h, z, r, n, h_n = _at(t, saved)
                 carried = d_h * z
                 d_n = _tanh_gradient(n, d_h - carried)
                 d_z, d_r = _sigmoid_gradient(z, d_h * (h - n)), _sigmoid_gradient(r, d_n * h_n)
                 d_inner = tf.concat([d_z, d_r, d_n * r], axis=1)  # (B, 3U), of h U + b′
                 d_outer = tf.concat([d_z, d_r, d_n], axis=1)  # (B, 3U), of x W + b
-                return (tf.matmul(d_inner, transposed) + carried + kept,), (d_inner, d_outer)
+                return (tf.matmul(d_inner, transposed) + carried,), (d_inner, d_outer)
 
-            (d_hidden,), arrays = _loop(step, tf.shape(x)[0], (tf.zeros_like(hidden),), backwards=True)
-            d_inner, d_outer = (_stack(array, x, bias[0]) for array in arrays)  # (T, B, 3U)
+            start = (tf.zeros_like(hidden),)
+            (d_hidden,), (d_inner, d_outer) = _backward_loop(step, 2, mask, d_outputs, start)  # both (T, B, 3U)
             d_x, d_kernel = _projection_gradients(d_outer, x, kernel)
             d_recurrent = _recurrent_gradient(d_inner, outputs, hidden)
-            return d_x, d_hidden, d_kernel, d_recurrent, tf.stack([_sum_rows(d_outer), _sum_rows(d_inner)])
+            return d_x, d_hidden, d_kernel, d_recurrent, tf.stack([_sum_steps(d_outer), _sum_steps(d_inner)])
 
         return outputs, gradient
 
     return recurrence
 
 
-# === Parts of both ===
+# === Loops ===
 
 
-def _loop(step: Callable, steps, states: tuple, backwards: bool = False) -> tuple[tuple, list[tf.TensorArray]]:
-    """Runs `step(t, *states) → (states, values)` for every t.
+def _forward_loop(step: Callable, num_saved: int, training, mask, x, states: tuple):
+    """Runs `step(t, *states) → (states, saved)` from first to last; a masked step leaves the states alone.
 
     Returns:
-        The last states, and for each of the values a TensorArray over t. Nothing is copied into such an array, nor
-        when it is read: it holds the tensors of the steps themselves.
+        The last states, the first state of all steps (T, B, U), and the saved values by t, for `_at`.
     """
-    # The values are counted by a trace of one step whose operations nobody uses.
-    kinds = [value.dtype for value in _trace(step, states)]
-    arrays = [tf.TensorArray(dtype, steps, clear_after_read=False) for dtype in kinds]
+
+    def masked_step(t, *states):
+        new_states, saved = step(t, *states)
+        if mask is not None:
+            new_states = [tf.where(mask[t], new, old) for new, old in zip(new_states, states, strict=True)]
+        return new_states, (new_states[0], *saved)
+
+    states, (outputs, *saved) = _loop(masked_step, 1 + num_saved, tf.shape(x)[0], states)
+    outputs = outputs.stack()
+    outputs.set_shape([x.shape[0], *states[0].shape])
+    if not training:
+        # No export can hold a gradient that reads TensorArrays. Where no gradient is asked for, this is pruned.
+        saved = [array.stack() for array in saved]
+    return states, outputs, saved
+
+
+def _backward_loop(step: Callable, num_values: int, mask, d_outputs, d_states: tuple):
+    """Runs `step(t, *d_states) → (d_states, values)` from last to first; past a masked step, gradients go unchanged.
+
+    Returns:
+        The gradients of the initial states, and each of the values for all steps (T, B, …).
+    """
+
+    def masked_step(t, d_hidden, *d_others):
+        d_states = (d_hidden + d_outputs[t], *d_others)
+        if mask is None:
+            return step(t, *d_states)
+        zeros = tf.zeros_like(d_hidden)
+        d_new, values = step(t, *[tf.where(mask[t], d_state, zeros) for d_state in d_states])
+        return [new + tf.where(mask[t], zeros, old) for new, old in zip(d_new, d_states, strict=True)], values
+
+    d_states, arrays = _loop(masked_step, num_values, tf.shape(d_outputs)[0], d_states, backwards=True)
+    return d_states, [array.stack() for array in arrays]
+
+
+def _loop(step: Callable, num_values: int, steps, states: Sequence, backwards: bool = False):
+    """Runs `step(t, *states) → (states, values)` for every t; returns the last states and the values, by t."""
+    # Nothing is copied when such an array is written or read: it holds the tensors of the steps themselves.
+    arrays = [tf.TensorArray(states[0].dtype, steps, clear_after_read=False) for _ in range(num_values)]
 
     def body(k, states, arrays):
         t = steps - 1 - k if backwards else k
         new_states, values = step(t, *states)
         for new, old in zip(new_states, states, strict=True):
             new.set_shape(old.shape)
-        return k + 1, new_states, [array.write(t, value) for array, value in zip(arrays, values, strict=True)]
+        return k + 1, list(new_states), [array.write(t, value) for array, value in zip(arrays, values, strict=True)]
 
-    _, states, arrays = tf.while_loop(
-        lambda k, *_: k < steps, body, (tf.constant(0), states, arrays), maximum_iterations=steps
-    )
+    start = (tf.constant(0), list(states), arrays)
+    _, states, arrays = tf.while_loop(lambda k, *_: k < steps, body, start, maximum_iterations=steps)
     return states, arrays
+
+
+def _at(t, saved: list) -> list:
+    """What the forward loop saved at step t, from TensorArrays or stacked tensors."""
+    return [values.read(t) if isinstance(values, tf.TensorArray) else values[t] for values in saved]
+
+
+# === Products over all steps ===
+
+
+def _project(x, kernel, bias):
+    """x W + b for all steps: (T, B, E) → (T, B, Z)."""
+    z = tf.nn.bias_add(tf.matmul(_rows(x), kernel), bias)
+    return tf.reshape(z, [tf.shape(x)[0], tf.shape(x)[1], kernel.shape[1]])
+
+
+def _projection_gradients(d_z, x, kernel):
+    """The gradients of x W with respect to x (T, B, E) and W (E, Z), from that of the product (T, B, Z)."""
+    x, kernel = _first_order(x), _first_order(kernel)
+    d_x = tf.reshape(tf.matmul(_rows(d_z), kernel, transpose_b=True), tf.shape(x))
+    return d_x, tf.matmul(_rows(x), _rows(d_z), transpose_a=True)
+
+
+def _recurrent_gradient(d_z, outputs, hidden):
+    """The gradient of U (U, Z): every step's d_z times the state before it, which for the first is `hidden`."""
+    later = tf.matmul(_rows(outputs[:-1]), _rows(d_z[1:]), transpose_a=True)
+    return later + tf.matmul(hidden, d_z[0], transpose_a=True)
+
+
+def _sum_steps(d_z):
+    """(T, B, Z) → (Z,). A product with ones is several times as fast as `reduce_sum` over the first axes."""
+    rows = _rows(d_z)
+    return tf.matmul(tf.ones([1, tf.shape(rows)[0]], rows.dtype), rows)[0]
+
+
+def _rows(x):
+    """(T, B, Z) → (T·B, Z)."""
+    return tf.reshape(x, [-1, x.shape[-1]])
+
+
+def _sigmoid_gradient(y, d_y):
+    return tf.raw_ops.SigmoidGrad(y=y, dy=d_y)  # d_y · y (1 − y), in one operation
+
+
+def _tanh_gradient(y, d_y):
+    return tf.raw_ops.TanhGrad(y=y, dy=d_y)  # d_y · (1 − y²)
+
+
+def _first_order(x):
+    """x, from which no further derivative can be taken: without this, second derivatives would silently be wrong."""
+    return tf.raw_ops.PreventGradient(input=x, message=FIRST_ORDER)
+
+
+def _time_major_mask(mask):
+    """(B, T) or (B, T, 1), of any type, alone or in a list → (T, B, 1) bool; None stays None."""
+    if mask is None or not tf.nest.flatten(mask):
+        return None
+    mask = tf.cast(tf.nest.flatten(mask)[0], tf.bool)
+    if mask.shape.rank == 2:
+        mask = tf.expand_dims(mask, -1)
+    return tf.transpose(mask, [1, 0, 2])
+
+
+def _same_batch(x, states: list) -> list:
+    """Gives x (T, B, E) and the states (B, U) the same static batch size, if any of them has one; returns all."""
+    batch_size = next((size for size in (x.shape[1], *(s.shape[0] for s in states)) if size is not None), None)
+    return [
+        tf.ensure_shape(x, [x.shape[0], batch_size, x.shape[2]]),
+        *(tf.ensure_shape(state, [batch_size, state.shape[1]]) for state in states),
+    ]
+
+
+# === Output layer and loss in one ===
+
+
+def linear_cross_entropy(x, kernel, bias, targets, transpose_kernel: bool = False):
+    """The negative log-likelihood of the targets under softmax(x W + b), without the logits' copies.
+
+    The usual chain of `Dense` and sparse cross-entropy holds logits, probabilities and gradients, each (N, V). Here
+    one such array lives at a time, and what the backward pass needs of it, the probabilities less one at each
+    target, overwrites the logits. First derivatives only.
+
+    Args:
+        x: (N, U) float32, float16 or bfloat16. The matrix products have this type; all else is float32.
+        kernel: (U, V), or (V, U) with `transpose_kernel`.
+        bias: (V,), or None.
+        targets: (N,) int32, from 0 to V − 1.
+        transpose_kernel: whether the kernel is an embedding's matrix (V, U), as in a model with tied embeddings.
+
+    Returns:
+        nats (N,) float32; float64 for float64.
+
+    >>> float(linear_cross_entropy(tf.zeros((1, 3)), tf.zeros((3, 4)), None, [2])[0]) == float(tf.math.log(4.0))
+    True
+    """
+    x = tf.convert_to_tensor(x)
+    kernel = tf.cast(kernel, x.dtype)
+    arguments = (x, kernel) if bias is None else (x, kernel, tf.cast(bias, x.dtype))
+    return _cross_entropy(tf.convert_to_tensor(targets), transpose_kernel)(*arguments)
+
+
+def _cross_entropy(targets, transpose_kernel: bool) -> Callable:
+    """Returns the function x (N, U), W, b (V,) or nothing → nats (N,)."""
+
+    @tf.custom_gradient
+    def nats_of(x, kernel, *bias):
+        logits = tf.matmul(x, kernel, transpose_b=transpose_kernel)  # (N, V)
+        if bias:
+            logits = tf.nn.bias_add(logits, bias[0])
+        logits = tf.cast(logits, tf.float64 if x.dtype == tf.float64 else tf.float32)
+        chosen = tf.stack([tf.range(tf.shape(x)[0], dtype=targets.dtype), targets], axis=1)  # (N, 2)
+        shifted_target = tf.gather_nd(logits, chosen) - tf.reduce_max(logits, axis=1)  # (N,)
+        # What reads an array comes before what overwrites it, so that it can be overwritten.
+        with tf.control_dependencies([shifted_target]):
+            probabilities = tf.nn.softmax(logits)
+        # The likeliest token's probability is 1 / Σ exp(logit − peak).
+        nats = -tf.math.log(tf.reduce_max(probabilities, axis=1)) - shifted_target
+        with tf.control_dependencies([nats]):
+            d_logits = tf.tensor_scatter_nd_sub(probabilities, chosen, tf.ones_like(nats))  # (N, V)
+        d_logits = tf.cast(d_logits, x.dtype)
+
+        def gradient(d_nats):
+            scale = tf.cast(d_nats, x.dtype)[:, tf.newaxis]  # (N, 1)
+            d_x = scale * tf.matmul(d_logits, _first_order(kernel), transpose_b=not transpose_kernel)
+            scaled = _first_order(x) * scale  # (N, U)
+            if transpose_kernel:
+                d_kernel = tf.matmul(d_logits, scaled, transpose_a=True)  # (V, U)
+                return (d_x, d_kernel, *(tf.matmul(scale, d_logits, transpose_a=True)[0] for _ in bias))
+            # The bias is the weight of an input that is always 1: its gradient is one more row of the product.
+            rows = tf.matmul(tf.concat([scaled, *(scale for _ in bias)], axis=1), d_logits, transpose_a=True)
+            return (d_x, rows[: kernel.shape[0]], *(rows[-1] for _ in bias))
+
+        return nats, gradient
+
+    return nats_of

@@ -13,8 +13,7 @@ from pipeline.models import build
 from pipeline.run import Run
 
 PROJECTED_TOKENS = 10_000  # most labels that the projector draws well
-LONG_QUEUE = 1 << 30
-LONG_MILLIS = 2_000_000  # 33 minutes: the writer counts microseconds in 32 bits, and with more it flushes at every event
+NEVER = 1 << 30
 LARGEST = float(tf.float32.max)
 
 
@@ -30,13 +29,17 @@ class Monitor:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.writer = tf.summary.create_file_writer(str(folder), max_queue=LONG_QUEUE, flush_millis=LONG_MILLIS)
+        self.writer = tf.summary.create_file_writer(str(folder), max_queue=NEVER, flush_millis=NEVER)
         self._sampler = None
 
     def __enter__(self) -> Monitor:
+        # Once, not at each figure: leaving `as_default` flushes.
+        self._default = self.writer.as_default()
+        self._default.__enter__()
         return self
 
     def __exit__(self, *exception) -> None:
+        self._default.__exit__(*exception)
         self.writer.close()
 
     def flush(self) -> None:
@@ -45,9 +48,8 @@ class Monitor:
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Writes figures of one step."""
-        with self.writer.as_default(step):
-            for name, value in values.items():
-                tf.summary.scalar(name, min(value, LARGEST))  # the perplexity of a diverging run may be larger
+        for name, value in values.items():
+            tf.summary.scalar(name, min(value, LARGEST), step)  # the perplexity of a diverging run may be larger
 
     def epoch(self, run: Run, model: keras.Model, row: dict[str, float]) -> None:
         """Writes an epoch's validation figures, texts for the run's prompts, and the embedding for the projector.
@@ -62,8 +64,7 @@ class Monitor:
         if run.config.sampling.prompts:
             # Four spaces in front of each line: Markdown for "as it is".
             samples = ["    " + text.replace("\n", "\n    ") for text in self._samples(run, model)]
-            with self.writer.as_default(row["step"]):
-                tf.summary.text("samples", samples)
+            tf.summary.text("samples", samples, row["step"])
         write_projector(self.folder, model.get_layer("embedding"), run.tokenizer.vocabulary)
 
     def _samples(self, run: Run, model: keras.Model) -> list[str]:

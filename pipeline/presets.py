@@ -89,7 +89,7 @@ def zaremba_small() -> RunConfig:
 
 def zaremba_medium() -> RunConfig:
     """For `--data`, tokenized text: the medium model of Zaremba et al. 2014, section 4.1, with dropout 0.5."""
-    return _zaremba("zaremba-medium", units=650, steps=35, dropout=0.5, limit=0.05, epochs=39, after=6, factor=1 / 1.2)
+    return _zaremba("zaremba-medium", units=650, steps=35, dropout=0.5, limit=0.05, epochs=39, after=6, factor=0.8)
 
 
 def _zaremba(name, units, steps, dropout, limit, epochs, after, factor) -> RunConfig:

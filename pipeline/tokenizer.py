@@ -23,7 +23,7 @@ import random
 import tempfile
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,7 @@ UNKNOWN = "<unk>"
 SPECIAL_TOKENS = ("<pad>", UNKNOWN, "<start>", "<end>")
 
 VOCABULARY_FILE, MODEL_FILE = "tokenizer.json", "tokenizer.model"
+COUNTED_CHARACTERS = 1_000_000  # counted in one call
 FORMAT = 1  # of tokenizer.json; raised when an older reader would misunderstand it
 
 # The kinds of characters that the word level tells apart.
@@ -279,12 +280,29 @@ def build(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
 def _count(split, texts: Iterable[str]) -> Counter:
     """Counts the tokens of a text with TensorFlow's ops; keys are code points or bytes, by first occurrence."""
     total = Counter()
-    for text in texts:
-        pieces = split(tf.constant([text.encode("utf-8", errors="replace")]))
+    for group in grouped(texts, COUNTED_CHARACTERS):
+        pieces = split(tf.constant([text.encode("utf-8", errors="replace") for text in group]))
         tokens, _, counts = tf.unique_with_counts(pieces.flat_values, out_idx=tf.int64)
         for token, number in zip(tokens.numpy().tolist(), counts.numpy().tolist(), strict=True):
             total[token] += number
     return total
+
+
+def grouped(texts: Iterable, characters: int, length: Callable = len) -> Iterator[list]:
+    """Gathers texts, in their order, into lists of about so many characters: one call for many short ones.
+
+    >>> list(grouped(["a", "b", "cde", "f"], characters=3))
+    [['a', 'b'], ['cde'], ['f']]
+    """
+    group, size = [], 0
+    for text in texts:
+        group.append(text)
+        size += length(text) + 1  # an empty text is a place in the batch too
+        if size > characters:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 def _train_subwords(config: TokenizerConfig, texts: Iterable[str]) -> SubwordTokenizer:

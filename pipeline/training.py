@@ -14,7 +14,6 @@ import fcntl
 import json
 import math
 import os
-import re
 import shutil
 import signal
 import sys
@@ -33,7 +32,7 @@ from pipeline import evaluation, monitoring
 from pipeline import run as runs
 from pipeline import tokenizer as tokenizers
 from pipeline.config import RequestError, RunConfig, TrainingConfig, difference
-from pipeline.dataset import Batches, TokenFile, prepare, to_dataset, training_batches
+from pipeline.dataset import TokenFile, prepare, to_dataset, training_batches
 from pipeline.models import build, family
 from pipeline.run import Run, write_json
 
@@ -224,8 +223,8 @@ class Trainer:
     def _require_finite(self, loss: float, rate: float) -> None:
         if not math.isfinite(loss):
             raise TrainingError(
-                f"The loss became {loss} near step {self.progress.step:,}. The best weights so far are kept. Try a lower "
-                f"training.learning_rate (now {rate:g}), or training.clip_norm=1."
+                f"The loss became {loss} near step {self.progress.step:,}. The best weights so far are kept. "
+                f"Try a lower training.learning_rate (now {rate:g}), or training.clip_norm=1."
             )
 
     def _end_epoch(self) -> None:

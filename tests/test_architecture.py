@@ -97,7 +97,9 @@ def test_no_module_runs_text_or_reads_pickles(path):
     tree = ast.parse(path.read_text("utf-8"))
     called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
     assert not called & {"eval", "exec", "compile"}
-    named = {alias.name for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names}
+    named = {
+        alias.name for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names
+    }
     froms = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert not (named | froms) & {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve"}
     assert "allow_pickle" not in path.read_text("utf-8")

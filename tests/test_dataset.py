@@ -253,7 +253,9 @@ def test_too_short_a_text_is_refused(kind, tokens):
         training_batches(tokens, config, seed=1)
 
 
-@pytest.mark.parametrize("kind, tokens", [("strands", distinct(4)), ("windows", distinct(9)), ("sentences", documents([9]))])
+@pytest.mark.parametrize(
+    "kind, tokens", [("strands", distinct(4)), ("windows", distinct(9)), ("sentences", documents([9]))]
+)
 def test_a_text_just_long_enough_is_taken(kind, tokens):
     batches = training_batches(tokens, DatasetConfig(batches=kind, batch_size=4, sequence_length=9), seed=1)
     assert batches.steps == 1

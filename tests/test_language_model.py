@@ -240,7 +240,9 @@ def test_every_weight_has_a_gradient(cell, num_layers, tie_embeddings):
     model, ids = make(cell, num_layers, tie_embeddings=tie_embeddings), some_ids()
     with tf.GradientTape() as tape:
         nats, _ = loss(model, (ids, ids, tf.ones((3, 7))), initial_state(model, 3), training=True)
-    for variable, gradient in zip(model.trainable_variables, tape.gradient(nats, model.trainable_variables), strict=True):
+    for variable, gradient in zip(
+        model.trainable_variables, tape.gradient(nats, model.trainable_variables), strict=True
+    ):
         assert np.abs(tf.convert_to_tensor(gradient)).max() > 0, variable.path
 
 

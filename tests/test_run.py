@@ -55,7 +55,9 @@ def test_where_there_are_no_runs_the_next_step_is_named(tmp_path):
         load(tmp_path / "nowhere" / "tiny")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b'{"config": {}}', b'{"config": {}, "facts": []}', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"3", b'{"config": {}}', b'{"config": {}, "facts": []}', b"\xff\xfe"]
+)
 def test_a_broken_configuration_is_refused(copied_run, content):
     (copied_run / "config.json").write_bytes(content)
     with pytest.raises(RequestError, match="config.json cannot be read"):

@@ -33,7 +33,7 @@ from pipeline.training import (
 )
 
 # The least that a run needs: neither validation nor samples, which would be compiled too.
-BARE = ("corpus.validation_share=0", "corpus.test_share=0", "sampling.prompts=", "model.units=5")
+BARE = ("corpus.validation_share=0", "corpus.test_share=0", "sampling.prompts=", "model.cell=rnn", "model.units=5")
 EVERY_STEP = "training.checkpoint_seconds=0"  # a checkpoint behind each step
 SMALL = ("dataset.batch_size=8", "dataset.sequence_length=16")  # some four steps an epoch
 
@@ -126,16 +126,16 @@ def test_learning_rates(settings, step, expected):
 
 
 @pytest.fixture
-def one_step(eagerly):
-    """Returns a function that takes one step from fixed weights: → weights before and after, metrics, optimizer."""
+def take_steps():
+    """Returns a function that takes steps on one batch from fixed weights: → change of weights, metrics, optimizer."""
     generator = np.random.default_rng(1)
     ids = tf.constant(generator.integers(4, 9, (3, 6)), tf.int32)
     batch = (ids, tf.roll(ids, -1, axis=1), tf.constant([[1.0] * 6, [1.0] * 6, [1.0] * 3 + [0.0] * 3]))
 
-    def take(steps=1, batch=batch, **settings):
+    def take(steps=1, batch=batch, units=4, **settings):
         settings = TrainingConfig(**{"optimizer": "sgd", "learning_rate": 1.0, "clip_norm": 0.0} | settings)
         keras.utils.set_random_seed(1)
-        model = build(LanguageModelConfig(cell="rnn", embedding_dim=4, units=4), 9, settings.precision)
+        model = build(LanguageModelConfig(cell="rnn", embedding_dim=units, units=units), 9, settings.precision)
         optimizer = build_optimizer(settings)
         optimizer.build(model.trainable_variables)
         step = make_step(model, language_model, optimizer, settings)
@@ -151,6 +151,11 @@ def one_step(eagerly):
         )
 
     return take
+
+
+@pytest.fixture
+def one_step(eagerly, take_steps):
+    return take_steps
 
 
 def norm(arrays):
@@ -194,6 +199,11 @@ def test_each_optimizer_learns_under_each_policy(one_step, optimizer, precision)
     rate = {"adam": 0.05, "rmsprop": 0.02, "sgd": 0.5}[optimizer]
     settings = {"optimizer": optimizer, "learning_rate": rate, "precision": precision, "momentum": 0.5}
     assert one_step(steps=12, **settings).metrics["nats"] < 0.9 * one_step(**settings).metrics["nats"]
+
+
+def test_one_batch_can_be_overfitted(take_steps):
+    done = take_steps(150, units=16, optimizer="adam", learning_rate=0.02, clip_norm=1.0)
+    assert done.metrics["nats"] / 15 < 0.05
 
 
 def test_momentum_is_used(one_step):
@@ -240,16 +250,6 @@ def test_repeated_rows_are_added_up_before_the_norm_is_taken():
 # === A whole run ===
 
 
-def test_one_short_text_is_learnt_by_heart(train, tmp_path):
-    text = tmp_path / "short.txt"
-    text.write_text("a b c a c b b a. " * 2, "utf-8")
-    settings = ("training.epochs=80", "training.learning_rate=0.05", "training.clip_norm=0", "model.dropout=0")
-    batches = ("dataset.batches=windows", "dataset.batch_size=1", "dataset.sequence_length=17", "tokenizer.min_count=1")
-    run = train(*BARE, f"corpus.files={text}", "corpus.documents=file", "model.units=16", *settings, *batches)
-    assert run.history[0]["loss"] > 1.0
-    assert run.history[-1]["loss"] < 0.05
-
-
 def test_the_history_has_a_row_for_each_epoch(tiny_run):
     rows = tiny_run.history
     assert [row["epoch"] for row in rows] == [1, 2]
@@ -279,7 +279,7 @@ def test_the_training_loss_is_over_every_token_once(train):
     assert run.history[0]["loss"] == pytest.approx(math.log(run.tokenizer.vocabulary_size), rel=0.02)
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_others(train):
+def test_the_same_seed_gives_the_same_weights_and_another_others(train, eagerly):
     one, other, third = (
         train(*BARE, *SMALL, f"training.seed={seed}", "training.epochs=1", name=name)
         for name, seed in (("one", 7), ("other", 7), ("third", 8))
@@ -312,7 +312,7 @@ class Recorder(keras.callbacks.Callback):
         self.seen.append("end")
 
 
-def test_callbacks_are_driven_as_by_fit(train, eagerly):
+def test_callbacks_are_driven_as_by_fit(train):
     recorder = Recorder(epochs=2)
     run = train(*BARE, *SMALL, "training.epochs=5", callbacks=[recorder])
     assert recorder.seen == ["begin", "epoch 0", run.history[0], "epoch 1", run.history[1], "end"]
@@ -328,7 +328,7 @@ class Validations(training.Trainer):
         return {"nats_per_token": next(self.losses)}
 
 
-def test_patience_stops_and_the_best_weights_stay(train, eagerly, monkeypatch, capsys):
+def test_patience_stops_and_the_best_weights_stay(train, monkeypatch, capsys):
     monkeypatch.setattr(training, "Trainer", Validations)
     monkeypatch.setattr(Validations, "losses", iter([3.0, 2.0, 2.5, 2.0, 1.0]))
     saved = []
@@ -338,7 +338,9 @@ def test_patience_stops_and_the_best_weights_stay(train, eagerly, monkeypatch, c
     settings = (*BARE, *SMALL, "training.epochs=9", "training.patience=2")
     run = train(*settings, callbacks=[copy])
     assert [row["validation_nats_per_token"] for row in run.history] == [3.0, 2.0, 2.5, 2.0]  # equal is not better
-    best, latest = (sorted(v.sum() for v in weights(run.folder, f"{n}.weights.h5").values()) for n in ("best", "latest"))
+    best, latest = (
+        sorted(v.sum() for v in weights(run.folder, f"{n}.weights.h5").values()) for n in ("best", "latest")
+    )
     np.testing.assert_allclose(best, saved[1], rtol=1e-6)
     np.testing.assert_allclose(latest, saved[3], rtol=1e-6)
     assert best != latest
@@ -351,14 +353,16 @@ def test_patience_stops_and_the_best_weights_stay(train, eagerly, monkeypatch, c
 
 
 def test_a_rate_that_is_far_too_high_ends_with_advice(train, eagerly):
-    with pytest.raises(TrainingError, match=r"The loss became nan.*Try a lower training.learning_rate \(now 1e\+30\)"):
-        train(*BARE, *SMALL, "training.optimizer=sgd", "training.learning_rate=1e30", "training.epochs=20")
+    with pytest.raises(
+        TrainingError, match=r"The loss became (nan|inf) near.*Try a lower training.learning_rate \(now 1e\+38\)"
+    ):
+        train(*BARE, *SMALL, "training.optimizer=sgd", "training.learning_rate=1e38", "training.epochs=1")
 
 
 @pytest.mark.parametrize("last", [False, True])
 def test_the_best_weights_outlive_a_loss_that_is_no_number(train, tmp_path, eagerly, last):
     # Behind the last step of an epoch no further loss is computed: only the validation sees what became of it.
-    bare = ("sampling.prompts=", "dataset.batch_size=8", "dataset.sequence_length=16", "model.units=5")
+    bare = ("sampling.prompts=", "model.cell=rnn", *SMALL)
     first = train(*bare, "training.epochs=1")
     before = snapshot(first.folder)
     steps = first.history[0]["step"]
@@ -436,7 +440,7 @@ training.train(config, sys.argv[2] + "/runs", sys.argv[2] + "/cache", [Kill()])
 
 def test_a_killed_process_is_gone_on_with_bit_for_bit(train, tiny_config, tmp_path, capsys, read_events):
     # Carried states and dropout: both are in the checkpoint, or the weights would differ.
-    settings = (*BARE, *SMALL, EVERY_STEP, "model.num_layers=2")
+    settings = (*BARE, *SMALL, EVERY_STEP, "model.cell=lstm")
     whole = train(*settings, name="whole")
     steps = whole.history[0]["step"]
     config = dataclasses.replace(override(tiny_config, settings), name="killed")

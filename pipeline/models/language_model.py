@@ -12,11 +12,12 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
+from pipeline import layers
 from pipeline.config import LanguageModelConfig, RequestError
 from pipeline.decoding import Decoder
 from pipeline.tokenizer import Tokenizer
 
-RECURRENT = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}
+RECURRENT = {"lstm": layers.LSTM, "gru": layers.GRU, "rnn": keras.layers.SimpleRNN}
 
 
 def build(config: LanguageModelConfig, vocabulary_size: int) -> keras.Model:
@@ -103,9 +104,12 @@ def loss(model: keras.Model, batch, state, training: bool = False):
         nats (B,) float32, summed over a row's targets, and the state behind the last step.
     """
     inputs, targets, weights = batch
-    logits, state = forward(model, inputs, state, training)
-    nats = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)  # (B, T)
-    return tf.reduce_sum(nats * weights, axis=1), state
+    x, state = _hidden(model, recurrent_layers(model), inputs, state, training)  # (B, T, U)
+    matrix, bias, is_transposed = _output_weights(model)
+    nats = layers.linear_cross_entropy(
+        tf.reshape(x, [-1, x.shape[-1]]), matrix, bias, tf.reshape(targets, [-1]), transpose_kernel=is_transposed
+    )
+    return tf.reduce_sum(tf.reshape(nats, tf.shape(targets)) * weights, axis=1), state
 
 
 def decoder(model: keras.Model) -> Decoder:
@@ -141,12 +145,12 @@ def recurrent_layers(model: keras.Model) -> list[keras.layers.RNN]:
     return [layer for layer in model.layers if isinstance(layer, keras.layers.RNN)]
 
 
-def _hidden(model, layers, token_ids, state, training=False, mask=None):
+def _hidden(model, recurrent, token_ids, state, training=False, mask=None):
     """Everything below the output layer: (B, T) → (B, T, U), and the new state."""
     dropout = model.get_layer("dropout")
     x = model.get_layer("embedding")(token_ids)  # (B, T, E)
     new_state = []
-    for layer, layer_state in zip(layers, state, strict=True):
+    for layer, layer_state in zip(recurrent, state, strict=True):
         x = dropout(x, training=training)
         x, *layer_state = layer(x, initial_state=list(layer_state), mask=mask, training=training)  # (B, T, U)
         new_state.append(tuple(layer_state))
@@ -156,8 +160,19 @@ def _hidden(model, layers, token_ids, state, training=False, mask=None):
 def _logits(model: keras.Model, x):
     """(…, U) → (…, V) float32, by the output layer or, if tied, the embedding's matrix."""
     embedding = model.get_layer("embedding")
-    tied = isinstance(embedding, keras.layers.ReversibleEmbedding)
-    return model.get_layer("logits")(embedding(x, reverse=True) if tied else model.get_layer("output")(x))
+    return model.get_layer("logits")(embedding(x, reverse=True) if _is_tied(model) else model.get_layer("output")(x))
+
+
+def _output_weights(model: keras.Model):
+    """The output layer's matrix and bias, and whether the matrix is the embedding's (V, U), transposed."""
+    if _is_tied(model):
+        return model.get_layer("embedding").embeddings.value, None, True
+    output = model.get_layer("output")
+    return output.kernel.value, output.bias.value, False
+
+
+def _is_tied(model: keras.Model) -> bool:
+    return isinstance(model.get_layer("embedding"), keras.layers.ReversibleEmbedding)
 
 
 def _initializer(config: LanguageModelConfig):

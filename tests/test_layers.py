@@ -1,0 +1,382 @@
+"""The fast layers against Keras' own, against finite differences, and in all the places where a layer is used."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipeline import layers
+
+CELLS = ("LSTM", "GRU")
+SIZES = [(1, 1, 1, 1), (3, 7, 5, 4), (2, 4, 3, 16), (5, 1, 2, 3), (1, 6, 4, 2)]  # B, T, E, U
+MASKS = ("none", "right", "left", "holes", "nothing", "with_axis")
+OPTIONS = [  # return_sequences, return_state, go_backwards, zero_output_for_mask
+    (True, True, False, False),
+    (False, False, False, False),
+    (True, False, True, True),
+    (False, True, True, False),
+    (False, False, False, True),
+]
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    keras.utils.set_random_seed(1)
+
+
+def pair(cell, units, features, **arguments):
+    """A stock layer and a fast one with the same random weights, biases included."""
+    stock, fast = getattr(keras.layers, cell)(units, **arguments), getattr(layers, cell)(units, **arguments)
+    for layer in (stock, fast):
+        layer.build((None, None, features))
+    weights = [np.random.normal(size=w.shape, scale=0.7) for w in stock.weights]
+    stock.set_weights(weights)
+    fast.set_weights(weights)
+    return stock, fast
+
+
+def mask_of(kind, batch_size, steps):
+    lengths = np.random.randint(1, steps + 1, batch_size)
+    right = np.arange(steps) < lengths[:, None]
+    holes = np.random.uniform(size=(batch_size, steps)) < 0.5
+    return {
+        "none": None,
+        "right": right,
+        "left": right[:, ::-1],
+        "holes": holes,
+        "nothing": np.zeros_like(right),
+        "with_axis": holes[:, :, None],
+    }[kind]
+
+
+def states_of(cell, batch_size, units, dtype="float32"):
+    return [tf.constant(np.random.normal(size=(batch_size, units)), dtype) for _ in range(2 if cell == "LSTM" else 1)]
+
+
+def outputs_and_gradients(layer, x, states, mask=None, training=False):
+    """All that a layer returns, and the gradients of a crooked function of it."""
+    with tf.GradientTape() as tape:
+        tape.watch([x, states])
+        outputs = tf.nest.flatten(layer(x, initial_state=states or None, mask=mask, training=training))
+        loss = sum(tf.reduce_sum(tf.sin(3 * tf.cast(y, tf.float32) + i)) for i, y in enumerate(outputs))
+    return outputs + tape.gradient(loss, [x, *(states or []), *(w.value for w in layer.weights)])
+
+
+def assert_same(ours, theirs, tolerance=1e-5):
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.dtype == b.dtype and a.shape == b.shape
+        a, b = np.asarray(tf.cast(a, tf.float64)), np.asarray(tf.cast(b, tf.float64))
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1.0, np.abs(b).max(initial=0.0)))
+
+
+# === Agreement with Keras ===
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_equals_keras_in_outputs_states_and_gradients(cell, mask, options):
+    names = ("return_sequences", "return_state", "go_backwards", "zero_output_for_mask")
+    for (batch_size, steps, features, units), carried in zip(SIZES, itertools.cycle((True, False)), strict=False):
+        stock, fast = pair(cell, units, features, **dict(zip(names, options, strict=True)))
+        x = tf.random.normal((batch_size, steps, features))
+        states = states_of(cell, batch_size, units) if carried else []
+        m = mask_of(mask, batch_size, steps)
+        assert_same(outputs_and_gradients(fast, x, states, m), outputs_and_gradients(stock, x, states, m))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_gradients_equal_finite_differences(cell):
+    layer = pair(cell, 3, 2, dtype="float64", return_sequences=True, return_state=True)[1]
+    mask = np.array([[True, False, True, True], [False, True, True, False]])
+    tensors = [tf.constant(np.random.normal(size=(2, 4, 2))), *states_of(cell, 2, 3, "float64")]
+
+    def loss(x, *values):
+        for weight, value in zip(layer.weights, values[len(tensors) - 1 :], strict=True):
+            weight.assign(value)
+        return sum(
+            tf.reduce_sum(tf.sin(3 * y)) for y in layer(x, initial_state=list(values[: len(tensors) - 1]), mask=mask)
+        )
+
+    values = [*tensors, *(w.numpy() for w in layer.weights)]
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        total = loss(*values)
+    gradients = tape.gradient(total, [*tensors, *(w.value for w in layer.weights)])
+    for index, gradient in enumerate(gradients):
+        direction = np.random.normal(size=gradient.shape)
+        above, below = ([*values[:index], values[index] + s * direction, *values[index + 1 :]] for s in (1e-5, -1e-5))
+        slope = (float(loss(*above)) - float(loss(*below))) / 2e-5
+        assert abs(slope - float(np.sum(gradient * direction))) < 1e-7 * max(1.0, abs(slope))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("in_graph", [False, True])
+def test_dropout_draws_the_masks_that_keras_draws(cell, in_graph):
+    stock, fast = pair(cell, 4, 6, dropout=0.5, seed=3, return_sequences=True)
+    x, states = tf.random.normal((3, 5, 6)), states_of(cell, 3, 4)
+    run = tf.function(outputs_and_gradients) if in_graph else outputs_and_gradients
+    for _ in range(2):
+        ours, theirs = run(fast, x, states, training=True), run(stock, x, states, training=True)
+        assert_same(ours, theirs)
+    assert np.abs(ours[0] - run(fast, x, states)[0]).max() > 1e-3
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("policy, tolerance", [("mixed_float16", 0.02), ("mixed_bfloat16", 0.15)])
+def test_mixed_precision(cell, policy, tolerance):
+    stock, fast = pair(cell, 4, 6, dtype=policy, return_sequences=True, return_state=True)
+    x = tf.random.normal((3, 5, 6)) / 4
+    ours, theirs = (outputs_and_gradients(layer, x, []) for layer in (fast, stock))
+    assert ours[0].dtype == fast.compute_dtype and ours[-1].dtype == tf.float32
+    assert_same(ours, theirs, tolerance)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_one_trace_serves_all_batch_sizes_and_lengths(cell):
+    stock, fast = pair(cell, 4, 3, return_sequences=True, return_state=True)
+    specs = [tf.TensorSpec((None, None, 3)), [tf.TensorSpec((None, 4))] * len(states_of(cell, 1, 4))]
+    ours, theirs = (
+        tf.function(lambda x, s, layer=layer: outputs_and_gradients(layer, x, s), input_signature=specs)
+        for layer in (fast, stock)
+    )
+    for batch_size, steps in ((2, 5), (1, 1), (4, 9), (0, 3)):
+        x, states = tf.random.normal((batch_size, steps, 3)), states_of(cell, batch_size, 4)
+        assert_same(ours(x, states), theirs(x, states))
+    fixed = tf.function(
+        lambda x, s: fast(x, initial_state=s), input_signature=[specs[0], [tf.TensorSpec((1, 4))] * len(specs[1])]
+    )
+    assert fixed(tf.zeros((1, 2, 3)), states_of(cell, 1, 4))[0].shape == (1, 2, 4)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_gradient_taken_outside_of_the_function(cell):
+    stock, fast = pair(cell, 4, 3, return_sequences=True)
+    x, states = tf.random.normal((2, 5, 3)), states_of(cell, 2, 4)
+    calls = [
+        tf.function(lambda x, initial_state, mask, training, layer=layer: layer(x, initial_state=initial_state))
+        for layer in (fast, stock)
+    ]
+    for call, layer in zip(calls, (fast, stock), strict=True):
+        call.weights = layer.weights
+    assert_same(*(outputs_and_gradients(call, x, states) for call in calls))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_equal_bit_for_bit_from_call_to_call(cell):
+    fast = pair(cell, 48, 32, return_sequences=True)[1]
+    x, states = tf.random.normal((16, 20, 32)), states_of(cell, 16, 48)
+    run = tf.function(outputs_and_gradients)
+    first = run(fast, x, states)
+    for _ in range(5):
+        for a, b in zip(first, run(fast, x, states), strict=True):
+            assert np.array_equal(a, b)
+
+
+# === Where Keras' own loop must run, and where it must not ===
+
+
+def runs_fast(layer, monkeypatch):
+    calls = []
+    original = type(layer)._recurrence
+    monkeypatch.setattr(type(layer), "_recurrence", lambda self, *a: calls.append(1) or original(self, *a))
+    layer(tf.zeros((2, 3, 4)))
+    return bool(calls)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_standard_layer_is_fast(cell, monkeypatch):
+    assert runs_fast(getattr(layers, cell)(3, dropout=0.1), monkeypatch)
+    assert runs_fast(getattr(layers, cell)(3, use_cudnn=False), monkeypatch)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"activation": "relu"},
+        {"recurrent_activation": "hard_sigmoid"},
+        {"recurrent_dropout": 0.2},
+        {"unroll": True},
+        {"use_bias": False},
+        {"implementation": 1},
+        {"reset_after": False},
+    ],
+    ids=str,
+)
+def test_other_layers_run_as_keras_runs_them(cell, arguments, monkeypatch):
+    if "reset_after" in arguments and cell == "LSTM":
+        pytest.skip("an argument of GRU")
+    stock, fast = pair(cell, 3, 4, **arguments)
+    x = tf.random.normal((2, 3, 4))
+    assert_same([fast(x)], [stock(x)])
+    assert not runs_fast(fast, monkeypatch)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_gpu_keeps_keras_path(cell, monkeypatch):
+    layer = getattr(layers, cell)(3, use_cudnn=False)
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind=None: ["a GPU"])
+    assert not runs_fast(layer, monkeypatch)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_second_derivatives_are_refused(cell):
+    layer = getattr(layers, cell)(3)
+    x = tf.random.normal((2, 3, 4))
+    with tf.GradientTape() as outer:
+        outer.watch(x)
+        with tf.GradientTape() as inner:
+            inner.watch(x)
+            y = tf.reduce_sum(layer(x))
+        slope = tf.reduce_sum(inner.gradient(y, layer.trainable_variables[0].value) ** 2)
+    with pytest.raises(LookupError, match="first derivatives only"):
+        outer.gradient(slope, x)
+
+
+# === As layers of a model ===
+
+
+def model_of(module, cell, **arguments):
+    inputs = keras.Input((None,), dtype="int32")
+    x = keras.layers.Embedding(9, 4, mask_zero=True)(inputs)
+    x = getattr(module, cell)(6, return_sequences=True, name="first", **arguments)(x)
+    x, *states = getattr(module, cell)(5, return_state=True, name="second", **arguments)(x)
+    return keras.Model(inputs, [x, *states])
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_weights_files_and_configurations_go_both_ways(cell, tmp_path):
+    token_ids = np.array([[3, 1, 4, 0], [1, 5, 0, 0]])
+    for writer, reader in ((layers, keras.layers), (keras.layers, layers)):
+        model, other = model_of(writer, cell), model_of(reader, cell)
+        model.save_weights(tmp_path / "model.weights.h5")
+        other.load_weights(tmp_path / "model.weights.h5")
+        assert_same(model(token_ids), other(token_ids))
+        layer = model.get_layer("first")
+        again = getattr(reader, cell).from_config(layer.get_config())
+        assert again.get_config() == layer.get_config()
+        assert [w.path.split("/", 1)[1] for w in layer.weights] == [
+            w.path.split("/", 1)[1] for w in other.get_layer("first").weights
+        ]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_saved_model_file_loads_as_keras_layer_and_as_ours(cell, tmp_path):
+    model = model_of(layers, cell)
+    model.save(tmp_path / "model.keras")
+    plain = keras.models.load_model(tmp_path / "model.keras")
+    ours = keras.models.load_model(tmp_path / "model.keras", custom_objects={cell: getattr(layers, cell)})
+    assert type(plain.get_layer("first")) is getattr(keras.layers, cell)
+    assert type(ours.get_layer("first")) is getattr(layers, cell)
+    token_ids = np.array([[3, 1, 4, 0], [1, 5, 0, 0]])
+    assert_same(plain(token_ids), ours(token_ids))
+    assert_same(model(token_ids), ours(token_ids))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_export_and_stateful(cell, tmp_path):
+    model = model_of(layers, cell)
+    model.export(tmp_path / "export", verbose=False)
+    token_ids = np.array([[3, 1, 4, 0], [1, 5, 0, 0]], "int32")
+    served = tf.saved_model.load(tmp_path / "export").serve(token_ids)
+    assert_same(tf.nest.flatten(served), model(token_ids))
+
+    stock, fast = pair(cell, 3, 2, stateful=True)
+    x = tf.random.normal((2, 4, 2))
+    for layer in (stock, fast):
+        layer.built = False
+    assert_same([fast(x), fast(x)], [stock(x), stock(x)])
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_fit_learns(cell):
+    inputs = keras.Input((6, 2))
+    model = keras.Model(inputs, keras.layers.Dense(1)(getattr(layers, cell)(8, dropout=0.1)(inputs)))
+    model.compile(keras.optimizers.Adam(0.03), "mse")
+    x = np.random.normal(size=(64, 6, 2)).astype("float32")
+    losses = model.fit(x, x[:, -1, :1], epochs=5, batch_size=16, verbose=0).history["loss"]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_compiled_by_xla(cell):
+    fast = pair(cell, 4, 3, return_sequences=True)[1]
+    x, states, mask = tf.random.normal((2, 3, 3)), states_of(cell, 2, 4), mask_of("holes", 2, 3)
+    compiled = tf.function(outputs_and_gradients, jit_compile=True)
+    assert_same(compiled(fast, x, states, mask), outputs_and_gradients(fast, x, states, mask))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_bidirectional_wrapper(cell):
+    stock, fast = (
+        keras.layers.Bidirectional(getattr(m, cell)(3, return_sequences=True)) for m in (keras.layers, layers)
+    )
+    x, mask = tf.random.normal((2, 5, 4)), mask_of("right", 2, 5)
+    fast(x), stock(x)
+    fast.set_weights(stock.get_weights())
+    assert_same([fast(x, mask=mask)], [stock(x, mask=mask)])
+
+
+# === Output layer and loss in one ===
+
+
+def stock_loss(x, kernel, bias, targets, transpose_kernel):
+    logits = tf.matmul(x, kernel, transpose_b=transpose_kernel) + (0 if bias is None else bias)
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(targets, tf.cast(logits, tf.float32))
+
+
+def loss_and_gradients(function, tensors, targets, transpose_kernel):
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        nats = function(tensors[0], tensors[1], tensors[2] if len(tensors) > 2 else None, targets, transpose_kernel)
+        loss = tf.reduce_sum(tf.sin(nats))
+    return [nats, *tape.gradient(loss, tensors)]
+
+
+@pytest.mark.parametrize("rows, units, vocabulary_size", [(1, 3, 4), (7, 5, 11), (40, 16, 300), (2, 1, 1)])
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("transpose_kernel", [True, False])
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+@pytest.mark.parametrize("in_graph", [True, False])
+def test_linear_cross_entropy_equals_the_stock_chain(
+    rows, units, vocabulary_size, has_bias, transpose_kernel, scale, in_graph
+):
+    shape = (vocabulary_size, units) if transpose_kernel else (units, vocabulary_size)
+    tensors = [tf.random.normal((rows, units)), scale * tf.random.normal(shape)]
+    tensors += [scale * tf.random.normal((vocabulary_size,))] if has_bias else []
+    targets = tf.random.uniform((rows,), 0, vocabulary_size, tf.int32)
+    run = tf.function(loss_and_gradients) if in_graph else loss_and_gradients
+    ours, theirs = (run(f, tensors, targets, transpose_kernel) for f in (layers.linear_cross_entropy, stock_loss))
+    assert np.all(np.isfinite(ours[0]))
+    if scale > 1:  # sin of such losses depends on their last bits: compare the losses alone
+        ours, theirs = ours[:1], theirs[:1]
+    assert_same(ours, theirs)
+
+
+def test_linear_cross_entropy_with_extreme_logits_has_keras_gradients():
+    x, kernel = tf.constant([[1.0], [1.0], [-1.0]]), tf.constant([[1e4, -1e4, 0.0]])
+    results = []
+    for function in (layers.linear_cross_entropy, stock_loss):
+        with tf.GradientTape() as tape:
+            tape.watch([x, kernel])
+            loss = function(x, kernel, None, tf.constant([0, 1, 2]), False)
+        results.append([loss, *tape.gradient(loss, [x, kernel])])
+    np.testing.assert_allclose(results[0][0], [0.0, 2e4, 1e4])
+    assert_same(*results)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float16", 0.01), ("bfloat16", 0.05)])
+@pytest.mark.parametrize("transpose_kernel", [True, False])
+def test_linear_cross_entropy_in_half_precision(dtype, tolerance, transpose_kernel):
+    shape = (30, 8) if transpose_kernel else (8, 30)
+    tensors = [tf.cast(tf.random.normal(s), dtype) for s in ((6, 8), shape, (30,))]
+    targets = tf.random.uniform((6,), 0, 30, tf.int32)
+    ours, theirs = (
+        loss_and_gradients(f, tensors, targets, transpose_kernel) for f in (layers.linear_cross_entropy, stock_loss)
+    )
+    assert ours[0].dtype == tf.float32 and ours[1].dtype == dtype
+    assert_same(ours, theirs, tolerance)
