@@ -172,7 +172,9 @@ def _generate_arguments(command: argparse.ArgumentParser) -> None:
 
 def _evaluate_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("folder", metavar="RUN", help="for example saved_models/kjv-words")
-    command.add_argument("--data", nargs="+", default=[], metavar="FILE", help="score these files, not the run's test text")
+    command.add_argument(
+        "--data", nargs="+", default=[], metavar="FILE", help="score these files, not the run's test text"
+    )
     command.add_argument("--samples", type=int, default=0, metavar="N", help="also generate N texts and measure them")
 
 
@@ -239,9 +241,7 @@ def _with_files(config: RunConfig, files: Sequence[str], validation: Sequence[st
         if validation:
             raise RequestError("--validation goes with --data: name the training files as well.")
         return config
-    corpus = dataclasses.replace(
-        config.corpus, source="files", files=tuple(files), validation_files=tuple(validation)
-    )
+    corpus = dataclasses.replace(config.corpus, source="files", files=tuple(files), validation_files=tuple(validation))
     sampling = config.sampling
     if config.corpus.source != "files":
         sampling = dataclasses.replace(sampling, prompts=("",))  # the packaged book's prompts mean nothing here
@@ -252,7 +252,9 @@ def _with_files(config: RunConfig, files: Sequence[str], validation: Sequence[st
 def _run_or_export(path: str) -> Path:
     """Finds a run or an export by its path; `export` itself means its newest version."""
     folder = Path(path)
-    versions = sorted((int(p.name), p) for p in folder.glob("*") if p.name.isdecimal() and (p / "saved_model.pb").exists())
+    versions = sorted(
+        (int(p.name), p) for p in folder.glob("*") if p.name.isdecimal() and (p / "saved_model.pb").exists()
+    )
     if versions:
         return versions[-1][1]
     if (folder / "saved_model.pb").exists() or (folder / "config.json").exists():

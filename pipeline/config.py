@@ -100,7 +100,10 @@ class DatasetConfig(Section):
     )
     batch_size: int = setting(64, "rows in a batch (B)", minimum=1)
     sequence_length: int = setting(64, "steps in a batch (T); for sentences the longest that is kept", minimum=1)
-    stride: int = setting(0, "tokens from one window's start to the next; 0: sequence_length", minimum=0)
+    restart: int = setting(
+        64, "strands: batches after which a row begins anew, with the start token and a zero state; 0: never", minimum=0
+    )
+    stride: int = setting(0, "windows: tokens from one's start to the next's; 0: sequence_length", minimum=0)
 
 
 @dataclass(frozen=True)

@@ -126,13 +126,23 @@ class Strands:
     Row b holds the b-th of `batch_size` equal parts. Each strand begins with the start token, every token is a
     target once, and the last strand is filled up with targets of weight 0. Every epoch begins at another place of
     the text, read as a ring, so that strands and steps are cut at other places.
+
+    A strand that is begun anew now and then teaches the model what the start token and a zero state mean: without
+    it they would be seen `batch_size` times an epoch, and a generated text, which begins so, would begin badly.
+
+    Args:
+        tokens: the text.
+        batch_size, sequence_length: B and T.
+        seed: picks each epoch's beginning; None: the text is read from its own.
+        restart: batches after which a row begins anew, in turn; 0: never inside an epoch.
     """
 
     carries_state = True
 
-    def __init__(self, tokens: TokenFile, batch_size: int, sequence_length: int, seed: int | None = None):
-        """Makes the batches; without a seed the text is read from its beginning."""
-        self.ids, self.seed = tokens.ids, seed
+    def __init__(
+        self, tokens: TokenFile, batch_size: int, sequence_length: int, seed: int | None = None, restart: int = 0
+    ):
+        self.ids, self.seed, self.restart = tokens.ids, seed, restart
         self.batch_size, self.sequence_length = batch_size, sequence_length
         self.strand_length = -(-len(self.ids) // batch_size)
         self.steps = -(-self.strand_length // sequence_length)
@@ -143,10 +153,16 @@ class Strands:
         rows = np.arange(self.batch_size)[:, None] * self.strand_length  # (B, 1)
         steps = np.arange(first - 1, first + self.sequence_length)[None]  # (1, T + 1), one before the first target
         ids = self.ids[(rows + steps + offset) % total].astype(np.int32)  # (B, T + 1)
-        if index == 0:
-            ids[:, 0] = Tokenizer.start_id
+        ids[self._begins(index), 0] = Tokenizer.start_id
         inside = (steps[:, 1:] < self.strand_length) & (rows + steps[:, 1:] < total)  # (B, T)
         return ids[:, :-1], ids[:, 1:], inside.astype(np.float32)
+
+    def _begins(self, index: int) -> np.ndarray:
+        """Which rows (B,) begin with this batch: all with the first, later each in its turn."""
+        if index == 0 or not self.restart:
+            return np.full(self.batch_size, index == 0)
+        turns = np.arange(self.batch_size) * self.restart // self.batch_size
+        return (index + turns) % self.restart == 0
 
 
 class Windows:
@@ -227,7 +243,7 @@ def training_batches(tokens: TokenFile, config: DatasetConfig, seed: int) -> Bat
     """
     size, length = config.batch_size, config.sequence_length
     if config.batches == "strands":
-        batches = Strands(tokens, size, length, seed)
+        batches = Strands(tokens, size, length, seed, config.restart)
     elif config.batches == "windows":
         batches = Windows(tokens, size, length, config.stride, seed)
     else:

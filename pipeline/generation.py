@@ -107,9 +107,7 @@ class TextModel:
         rows = [tf.fill(shape, tf.constant(value, kind)) for value, kind in zip(settings, kinds, strict=True)]
         return {"text": self.generate(text, *rows, seed)["text"]}
 
-    def generate(
-        self, text, max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed
-    ) -> Signature:
+    def generate(self, text, max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed) -> Signature:
         """Continues texts; all arguments are (B,), as in `decoding.Sampling`.
 
         Returns:
@@ -284,7 +282,9 @@ def open_texts(source: Run | str | os.PathLike, no_repeat_ngram: int = 0) -> Tex
     if not (folder / "saved_model.pb").exists():
         return _of_run(runs.load(folder), no_repeat_ngram)
     if no_repeat_ngram:
-        raise RequestError(f"no_repeat_ngram={no_repeat_ngram} is not part of an export's signatures: give the run's folder.")
+        raise RequestError(
+            f"no_repeat_ngram={no_repeat_ngram} is not part of an export's signatures: give the run's folder."
+        )
     return _of_export(folder)
 
 
@@ -363,6 +363,7 @@ def _goes_on(text: tf.Tensor) -> tf.Tensor:
 
 def _at_least_two(rows):
     """Fills a batch up to two rows: a single row takes another path through a matrix product, with other digits."""
+
     def filled(tensor):
         missing = tf.maximum(0, 2 - tf.shape(tensor)[0])
         return tf.concat([tensor, tf.zeros([missing], tensor.dtype)], axis=0)

@@ -147,7 +147,17 @@ def test_wrong_sampling_is_answered_in_one_line(command, tiny_run, arguments, wo
 
 
 def test_settings_may_stand_anywhere(command, text_file):
-    train = ("train", "kjv-characters", *SMALL, "--data", text_file, "training.seed=4", "--name", "mine", "model.units=9")
+    train = (
+        "train",
+        "kjv-characters",
+        *SMALL,
+        "--data",
+        text_file,
+        "training.seed=4",
+        "--name",
+        "mine",
+        "model.units=9",
+    )
     assert command(*train)[0] == 0
     config = load("saved_models/mine").config
     assert config.model.units == 9 and config.training.seed == 4 and config.corpus.files == (str(text_file),)

@@ -124,6 +124,16 @@ def test_strands_begin_elsewhere_in_each_epoch():
     assert len({batches.batch(epoch, 0)[1][0, 0] for epoch in range(8)}) > 4
 
 
+def test_strands_begin_anew_in_turn():
+    batches = Strands(distinct(800), batch_size=4, sequence_length=10, restart=8)
+    inputs, targets, weights = epoch_of(batches)
+    begun = np.array([rows[:, 0] == START for rows in inputs])  # (steps, B)
+    assert begun[0].all() and (begun[1:9].sum(axis=0) == 1).all() and (begun[1:].sum(axis=1) <= 1).all()
+    assert sorted(np.concatenate(targets, axis=1).ravel()) == list(distinct(800).ids)  # and still every token once
+    kept = ~begun[1:]
+    np.testing.assert_array_equal(np.array(inputs)[1:, :, 0][kept], np.array(targets)[:-1, :, -1][kept])
+
+
 def test_strands_without_a_seed_read_from_the_beginning_in_each_epoch():
     batches = Strands(distinct(50), 2, 5)
     assert batches.batch(0, 0)[1][0, 0] == batches.batch(3, 0)[1][0, 0] == 4

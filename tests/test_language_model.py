@@ -235,6 +235,18 @@ def test_the_loss_is_the_negative_log_likelihood_of_weighted_targets():
     assert_same_states(state, last)
 
 
+@every_cell
+def test_a_row_that_begins_with_the_start_token_forgets_its_state(cell):
+    model = make(cell)
+    targets, weights = some_ids(2), tf.ones((2, 7))
+    inputs = tf.concat([[[2], [5]], some_ids(2)[:, 1:]], axis=1)
+    full = tf.nest.map_structure(tf.ones_like, initial_state(model, 2))
+    carried, _ = loss(model, (inputs, targets, weights), full)
+    fresh, _ = loss(model, (inputs, targets, weights), initial_state(model, 2))
+    assert float(carried[0]) == pytest.approx(float(fresh[0]), abs=1e-5)
+    assert float(carried[1]) != pytest.approx(float(fresh[1]), abs=1e-5)
+
+
 @every_shape
 def test_every_weight_has_a_gradient(cell, num_layers, tie_embeddings):
     model, ids = make(cell, num_layers, tie_embeddings=tie_embeddings), some_ids()

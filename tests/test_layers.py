@@ -10,7 +10,7 @@ import tensorflow as tf
 from pipeline import layers
 
 CELLS = ("LSTM", "GRU")
-SIZES = [(1, 1, 1, 1), (3, 7, 5, 4), (2, 4, 3, 16), (5, 1, 2, 3), (1, 6, 4, 2)]  # B, T, E, U
+SIZES = [(3, 7, 5, 4), (1, 4, 3, 16), (5, 1, 1, 1)]  # B, T, E, U
 MASKS = ("none", "right", "left", "holes", "nothing", "with_axis")
 OPTIONS = [  # return_sequences, return_state, go_backwards, zero_output_for_mask
     (True, True, False, False),
@@ -26,14 +26,14 @@ def seed():
     keras.utils.set_random_seed(1)
 
 
-def pair(cell, units, features, **arguments):
+def pair(cell, units, features, batch_size=None, **arguments):
     """A stock layer and a fast one with the same random weights, biases included."""
     stock, fast = getattr(keras.layers, cell)(units, **arguments), getattr(layers, cell)(units, **arguments)
     for layer in (stock, fast):
-        layer.build((None, None, features))
-    weights = [np.random.normal(size=w.shape, scale=0.7) for w in stock.weights]
-    stock.set_weights(weights)
-    fast.set_weights(weights)
+        layer.build((batch_size, None, features))
+    for ours, theirs in zip(fast.trainable_weights, stock.trainable_weights, strict=True):
+        ours.assign(np.random.normal(size=ours.shape, scale=0.7))
+        theirs.assign(ours)
     return stock, fast
 
 
@@ -278,18 +278,20 @@ def test_a_saved_model_file_loads_as_keras_layer_and_as_ours(cell, tmp_path):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_export_and_stateful(cell, tmp_path):
+def test_export(cell, tmp_path):
     model = model_of(layers, cell)
     model.export(tmp_path / "export", verbose=False)
     token_ids = np.array([[3, 1, 4, 0], [1, 5, 0, 0]], "int32")
-    served = tf.saved_model.load(tmp_path / "export").serve(token_ids)
-    assert_same(tf.nest.flatten(served), model(token_ids))
+    served = tf.saved_model.load(tmp_path / "export")
+    assert_same(tf.nest.flatten(served.serve(token_ids)), model(token_ids))
 
-    stock, fast = pair(cell, 3, 2, stateful=True)
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_stateful(cell):
+    stock, fast = pair(cell, 3, 2, batch_size=2, stateful=True)
     x = tf.random.normal((2, 4, 2))
-    for layer in (stock, fast):
-        layer.built = False
     assert_same([fast(x), fast(x)], [stock(x), stock(x)])
+    assert_same(fast.states, stock.states)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -340,8 +342,7 @@ def loss_and_gradients(function, tensors, targets, transpose_kernel):
 @pytest.mark.parametrize("rows, units, vocabulary_size", [(1, 3, 4), (7, 5, 11), (40, 16, 300), (2, 1, 1)])
 @pytest.mark.parametrize("has_bias", [True, False])
 @pytest.mark.parametrize("transpose_kernel", [True, False])
-@pytest.mark.parametrize("scale", [1.0, 1e4])
-@pytest.mark.parametrize("in_graph", [True, False])
+@pytest.mark.parametrize("scale, in_graph", [(1.0, True), (1.0, False), (1e4, False)])
 def test_linear_cross_entropy_equals_the_stock_chain(
     rows, units, vocabulary_size, has_bias, transpose_kernel, scale, in_graph
 ):

@@ -33,7 +33,9 @@ def inputs_of(names, rows):
             for name in names}
 
 def plain(value):
-    return value.decode() if isinstance(value, bytes) else [plain(v) for v in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [plain(part) for part in value]
+    return value.decode() if isinstance(value, bytes) else value
 
 batches = {"all": texts, "none": [], "one": texts[1:2], "many": texts[:1] * 256 + texts[1:2]}
 results = {"signatures": {}, "batches": {}}

@@ -97,13 +97,16 @@ def loss(model: keras.Model, batch, state, training: bool = False):
     Args:
         model: what `build` returned.
         batch: inputs (B, T) int32, targets (B, T) int32 and weights (B, T) float32, 0 where there is no target.
-        state: what `initial_state` or an earlier call returned.
+        state: what `initial_state` or an earlier call returned; a row that begins with the start token begins with
+            zeros instead.
         training: whether dropout is on.
 
     Returns:
         nats (B,) float32, summed over a row's targets, and the state behind the last step.
     """
     inputs, targets, weights = batch
+    begins = tf.equal(inputs[:, :1], Tokenizer.start_id)  # (B, 1)
+    state = tf.nest.map_structure(lambda part: tf.where(begins, tf.zeros_like(part), part), state)
     x, state = _hidden(model, recurrent_layers(model), inputs, state, training)  # (B, T, U)
     matrix, bias, is_transposed = _output_weights(model)
     nats = layers.linear_cross_entropy(
