@@ -27,7 +27,7 @@ SETTING = re.compile(r"[a-z_]+\.[a-z_]+=")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     # TensorFlow's own start-up messages would bury ours; a user's setting wins.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     parser = build_parser()
     try:
         options, rest = parser.parse_known_args(arguments)

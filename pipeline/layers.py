@@ -84,7 +84,7 @@ class LSTM(_FastLoop, keras.layers.LSTM):
     unless it is given as `backward_layer`.
     """
 
-    __module__ = "keras.layers"
+    __module__ = "keras.layers"  # the name that Keras writes into a saved model
 
     def _recurrence(self, training, mask, *tensors):
         hidden, cell = _lstm(training, mask)(*tensors)
@@ -99,7 +99,7 @@ class GRU(_FastLoop, keras.layers.GRU):
     Keras' own loop runs where it does for `LSTM`, and with `reset_after=False`. All that is said there holds here.
     """
 
-    __module__ = "keras.layers"
+    __module__ = "keras.layers"  # the name that Keras writes into a saved model
 
     def _recurrence(self, training, mask, *tensors):
         hidden = _gru(training, mask)(*tensors)

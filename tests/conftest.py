@@ -20,6 +20,16 @@ from pipeline.config import (  # noqa: E402
     override,
 )
 
+# What makes any preset train in a moment.
+SMALL = [
+    "model.units=8",
+    "model.embedding_dim=8",
+    "training.epochs=1",
+    "dataset.batch_size=4",
+    "dataset.sequence_length=12",
+    "sampling.max_new_tokens=8",
+]
+
 
 def some_lines(count: int, seed: int = 1) -> list[str]:
     """Numbered lines of English and Chinese, none twice."""

@@ -8,15 +8,7 @@ import pytest
 
 from pipeline import cli
 from pipeline.run import load
-
-SMALL = [
-    "model.units=8",
-    "model.embedding_dim=8",
-    "training.epochs=1",
-    "dataset.batch_size=4",
-    "dataset.sequence_length=12",
-    "sampling.max_new_tokens=8",
-]
+from tests.conftest import SMALL
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import tensorflow as tf
 from pipeline import layers
 
 CELLS = ("LSTM", "GRU")
-SIZES = [(3, 7, 5, 4), (1, 4, 3, 16), (5, 1, 1, 1)]  # B, T, E, U
+SIZES = [(3, 4, 5, 4), (1, 2, 3, 16), (5, 1, 1, 1)]  # B, T, E, U
 MASKS = ("none", "right", "left", "holes", "nothing", "with_axis")
 OPTIONS = [  # return_sequences, return_state, go_backwards, zero_output_for_mask
     (True, True, False, False),
