@@ -26,8 +26,6 @@ SETTING = re.compile(r"[a-z_]+\.[a-z_]+=")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
-    # TensorFlow's own start-up messages would bury ours; a user's setting wins.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     parser = build_parser()
     try:
         options, rest = parser.parse_known_args(arguments)
@@ -79,6 +77,7 @@ def inspect(options: argparse.Namespace) -> None:
     """Reports what is in a text."""
     config = _with_files(RunConfig(), options.files, ())
     config = override(config, options.settings)
+    _start_tensorflow()
     from pipeline import inspection
 
     facts = inspection.inspect(config.corpus)
@@ -88,6 +87,7 @@ def inspect(options: argparse.Namespace) -> None:
 def train(options: argparse.Namespace) -> None:
     """Trains a run, or goes on with it, and prints its figures."""
     config = _run_config(options)
+    _start_tensorflow()
     from pipeline import training
 
     run = training.train(config, directory=options.directory)
@@ -101,6 +101,7 @@ def generate(options: argparse.Namespace) -> None:
         prompts = [line.rstrip("\n") for line in sys.stdin]
     _at_least_one("samples", options.samples)
     folder = _run_or_export(options.source)
+    _start_tensorflow()
     from pipeline import generation
 
     results = generation.generate(
@@ -114,6 +115,7 @@ def generate(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Prints the figures of a run on held-out text."""
+    _start_tensorflow()
     from pipeline import evaluation
     from pipeline.run import load
 
@@ -123,6 +125,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def export(options: argparse.Namespace) -> None:
     """Writes a run as a SavedModel and prints its folder."""
+    _start_tensorflow()
     from pipeline import serving
     from pipeline.run import load
 
@@ -132,6 +135,7 @@ def export(options: argparse.Namespace) -> None:
 def demo(options: argparse.Namespace) -> None:
     """Trains, exports, serves from a fresh process and compares with a trigram model, with a word to each step."""
     config = _run_config(options)
+    _start_tensorflow()
     from pipeline import demo
 
     demo.run(config, options.directory)
@@ -219,6 +223,22 @@ def _take_settings(parser: argparse.ArgumentParser, options: argparse.Namespace,
     if misplaced:
         options.settings = [*options.settings, *misplaced]
         options.data = [word for word in files if word not in misplaced]
+
+
+def _start_tensorflow() -> None:
+    """Imports TensorFlow and finds its devices without the start-up messages of its C++ part, which bury ours."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        import tensorflow as tf
+
+        tf.config.list_logical_devices()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _run_config(options: argparse.Namespace) -> RunConfig:
