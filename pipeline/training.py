@@ -11,17 +11,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
-import json
 import math
 import os
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -31,18 +29,15 @@ from pipeline import corpus as corpora
 from pipeline import evaluation, monitoring
 from pipeline import run as runs
 from pipeline import tokenizer as tokenizers
+from pipeline.checkpoints import Checkpoints, TrainingError
 from pipeline.config import RequestError, RunConfig, TrainingConfig, difference
 from pipeline.dataset import TokenFile, prepare, to_dataset, training_batches
 from pipeline.models import build, family
+from pipeline.optimization import build_optimizer, learning_rate, make_step
 from pipeline.run import Run, write_json
 
-KEPT_CHECKPOINTS = 2
 STEPS_PER_LOG = 20
 MAY_CHANGE = ("training.epochs", "training.checkpoint_seconds")  # between one start of a run and the next
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; what was reached is kept."""
 
 
 class Interrupted(Exception):
@@ -123,13 +118,14 @@ class Trainer:
         self.optimizer.build(self.model.trainable_variables)
         self.batches = training_batches(training, run.config.dataset, settings.seed)
         self.state = self.zeros = self.family.initial_state(self.model, run.config.dataset.batch_size)
+        self.model.stop_training = False  # callbacks may set it, as under `fit`
         self.progress = Progress()
         self.step_function = make_step(self.model, self.family, self.optimizer, settings)
         self.score_function = evaluation.score_function(self.model, run.config.model)
         self.callbacks = keras.callbacks.CallbackList(
             list(callbacks), model=self.model, verbose=0, epochs=settings.epochs, steps=self.batches.steps
         )
-        self.checkpoints = Checkpoints(run.folder / "checkpoints")
+        self.checkpoints = Checkpoints(run.folder / "checkpoints", _say)
 
     # === Checkpoint ===
 
@@ -144,7 +140,9 @@ class Trainer:
         if content is not None:
             self.progress = Progress(**content)
             self.state = tf.nest.pack_sequence_as(self.state, [tf.identity(v) for v in self.state_variables])
-            _say(f"Resumed at step {self.progress.step:,} (epoch {self.progress.epoch + 1}).")
+            finished = self.progress.epoch >= self.config.training.epochs or self._exhausted()
+            where = "all epochs are done" if finished else f"epoch {self.progress.epoch + 1}"
+            _say(f"Resumed at step {self.progress.step:,} ({where}).")
 
     def save(self) -> None:
         """Writes a checkpoint, and only then lets TensorBoard see what led to it."""
@@ -156,7 +154,6 @@ class Trainer:
     def run_epochs(self) -> None:
         """Trains until the last epoch, or until validation no longer gets better."""
         with monitoring.Monitor(self.run.folder / "logs") as self.monitor, _signals() as self.signal:
-            self.model.stop_training = False  # callbacks may set it, as under `fit`
             self.callbacks.on_train_begin()
             while self.progress.epoch < self.config.training.epochs and not self._exhausted():
                 self.callbacks.on_epoch_begin(self.progress.epoch)
@@ -200,8 +197,9 @@ class Trainer:
         nats, tokens = sum(row["nats"] for row in rows), sum(row["tokens"] for row in rows)
         self._require_finite(nats, rate)
         seconds, waiting = clock.lap()
-        self.progress.nats += nats
-        self.progress.tokens += tokens
+        for row in rows:  # one by one: the sum must not depend on when a checkpoint was due
+            self.progress.nats += row["nats"]
+            self.progress.tokens += row["tokens"]
         self.progress.seconds += seconds
         loss = nats / max(tokens, 1.0)
         self.monitor.scalars(
@@ -263,119 +261,6 @@ class Trainer:
         batches = evaluation.held_out_batches(self.validation, dataset, strands=dataset.batch_size)
         nats = evaluation.negative_log_likelihood(self.model, self.config.model, batches, self.score_function)
         return evaluation.figures(nats, self.validation)
-
-
-def make_step(model: keras.Model, family, optimizer: keras.optimizers.Optimizer, settings: TrainingConfig) -> Callable:
-    """Compiles the training step: (batch, state, learning rate) → (metrics, state).
-
-    The state goes in and comes out as a value. Nothing else is carried from step to step but the variables of the
-    model and of the optimizer.
-    """
-    variables = model.trainable_variables
-
-    @tf.function(reduce_retracing=True)
-    def step(batch, state, rate):
-        optimizer.learning_rate.assign(rate)
-        with tf.GradientTape() as tape:
-            nats, state = family.loss(model, batch, state, training=True)
-            tokens = tf.reduce_sum(batch[2])
-            rows = tf.cast(tf.shape(batch[2])[0], tf.float32)
-            total = tf.reduce_sum(nats)
-            objective = total / (tf.maximum(tokens, 1.0) if settings.loss_reduction == "token" else rows)
-            scaled = optimizer.scale_loss(objective)
-        gradients = [_sum_repeated_rows(gradient) for gradient in tape.gradient(scaled, variables)]
-        scale = optimizer.scale_loss(1.0)
-        norm = tf.linalg.global_norm(gradients)
-        if settings.clip_norm:
-            gradients, _ = tf.clip_by_global_norm(gradients, settings.clip_norm * scale, use_norm=norm)
-        optimizer.apply(gradients, variables)
-        return {"nats": total, "tokens": tokens, "gradient_norm": norm / scale}, state
-
-    return step
-
-
-def build_optimizer(settings: TrainingConfig) -> keras.optimizers.Optimizer:
-    """Returns the optimizer, with dynamic loss scaling under mixed_float16."""
-    if settings.optimizer == "adam":
-        optimizer = keras.optimizers.Adam(settings.learning_rate)
-    elif settings.optimizer == "rmsprop":
-        optimizer = keras.optimizers.RMSprop(settings.learning_rate, momentum=settings.momentum)
-    else:
-        optimizer = keras.optimizers.SGD(settings.learning_rate, momentum=settings.momentum)
-    return keras.optimizers.LossScaleOptimizer(optimizer) if settings.precision == "mixed_float16" else optimizer
-
-
-def learning_rate(settings: TrainingConfig, step: int, steps_per_epoch: int) -> float:
-    """The rate at a step, a pure function of its number.
-
-    Args:
-        settings: schedule "constant"; "step", times `decay_factor` for every epoch after `decay_after` (Zaremba et
-            al. 2014, section 4.1); or "cosine" behind a linear rise (Loshchilov and Hutter 2017, equation 5).
-        step: counted from 0 over the whole run.
-        steps_per_epoch: steps in an epoch.
-
-    >>> learning_rate(TrainingConfig(schedule="step", learning_rate=1.0, decay_after=4), step=50, steps_per_epoch=10)
-    0.25
-    """
-    rate = settings.learning_rate
-    if settings.schedule == "step":
-        late = max(0, step // steps_per_epoch + 1 - settings.decay_after)
-        return rate * settings.decay_factor**late
-    if settings.schedule == "cosine":
-        if step < settings.warmup_steps:
-            return rate * (step + 1) / settings.warmup_steps
-        total = max(1, settings.epochs * steps_per_epoch - settings.warmup_steps)
-        share = min(1.0, (step - settings.warmup_steps) / total)
-        return rate * (settings.final_share + (1 - settings.final_share) * (1 + math.cos(math.pi * share)) / 2)
-    return rate
-
-
-class Checkpoints:
-    """Numbered folders, each written aside and renamed, of which the latest two are kept."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.written = time.monotonic()
-
-    def write(self, step: int, variables: list[tf.Variable], progress: dict[str, Any]) -> None:
-        """Writes one checkpoint; whoever looks finds a whole one at any moment."""
-        aside = self.folder / "aside"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        # The progress is a variable too, for each of them is stored with a checksum.
-        content = tf.train.Checkpoint(variables=variables, progress=tf.Variable(json.dumps(progress)))
-        content.write(str(aside / "variables"))
-        target = self.folder / f"{step:012d}"
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(aside, target)
-        for old in self.all()[:-KEPT_CHECKPOINTS]:
-            shutil.rmtree(old)
-        self.written = time.monotonic()
-
-    def read(self, variables: list[tf.Variable]) -> dict[str, Any] | None:
-        """Restores the latest checkpoint that can be read; returns its progress, or None if there is none.
-
-        Raises:
-            TrainingError: there are checkpoints, but none can be read.
-        """
-        progress = tf.Variable("")
-        for folder in reversed(self.all()):
-            try:
-                content = tf.train.Checkpoint(variables=variables, progress=progress)
-                content.read(str(folder / "variables")).assert_consumed()
-                return json.loads(progress.numpy())
-            except (OSError, ValueError, LookupError, RuntimeError, tf.errors.OpError, AssertionError) as error:
-                _say(f"The checkpoint {folder} cannot be read ({type(error).__name__}); trying the one before.")
-        if self.all():
-            raise TrainingError(
-                f"No checkpoint in {self.folder} can be read. The weights so far are kept. "
-                "Choose another name with --name, or delete the run's folder to begin anew."
-            )
-        return None
-
-    def all(self) -> list[Path]:
-        """The checkpoints' folders, oldest first."""
-        return sorted(path for path in self.folder.glob("*") if path.name.isdigit())
 
 
 class Clock:
@@ -453,15 +338,6 @@ def _signals() -> Iterator[list[int]]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-
-
-def _sum_repeated_rows(gradient):
-    """Adds up the rows of a sparse gradient that belong to one token, without which its norm would be too small."""
-    if not isinstance(gradient, tf.IndexedSlices):
-        return gradient
-    rows, where = tf.unique(gradient.indices)
-    values = tf.math.unsorted_segment_sum(gradient.values, where, tf.shape(rows)[0])
-    return tf.IndexedSlices(values, rows, gradient.dense_shape)
 
 
 def _save_weights(model: keras.Model, path: Path) -> None:

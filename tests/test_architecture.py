@@ -20,6 +20,7 @@ GROUPS = [
     ["run"],
     ["generation"],
     ["evaluation", "monitoring"],
+    ["checkpoints", "optimization"],
     ["training", "serving"],
     ["demo", "benchmark"],
     ["presets"],

@@ -18,18 +18,13 @@ import tensorflow as tf
 
 from pipeline import corpus as corpora
 from pipeline import evaluation, training
+from pipeline.checkpoints import KEPT_CHECKPOINTS, Checkpoints, TrainingError
 from pipeline.config import LanguageModelConfig, RequestError, TrainingConfig, override, to_json
 from pipeline.dataset import prepare
 from pipeline.models import build, language_model
+from pipeline.optimization import _sum_repeated_rows, build_optimizer, learning_rate, make_step
 from pipeline.training import (
-    KEPT_CHECKPOINTS,
-    Checkpoints,
     Interrupted,
-    TrainingError,
-    _sum_repeated_rows,
-    build_optimizer,
-    learning_rate,
-    make_step,
 )
 
 # The least that a run needs: neither validation nor samples, which would be compiled too.

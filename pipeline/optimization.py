@@ -1,0 +1,85 @@
+"""One step downhill: gradients, clipping, the optimizer, and the learning rate as a function of the step's number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from pipeline.config import TrainingConfig
+
+
+def make_step(model: keras.Model, family, optimizer: keras.optimizers.Optimizer, settings: TrainingConfig) -> Callable:
+    """Compiles the training step: (batch, state, learning rate) → (metrics, state).
+
+    The state goes in and comes out as a value. Nothing else is carried from step to step but the variables of the
+    model and of the optimizer.
+    """
+    variables = model.trainable_variables
+
+    @tf.function(reduce_retracing=True)
+    def step(batch, state, rate):
+        optimizer.learning_rate.assign(rate)
+        with tf.GradientTape() as tape:
+            nats, state = family.loss(model, batch, state, training=True)
+            tokens = tf.reduce_sum(batch[2])
+            rows = tf.cast(tf.shape(batch[2])[0], tf.float32)
+            total = tf.reduce_sum(nats)
+            objective = total / (tf.maximum(tokens, 1.0) if settings.loss_reduction == "token" else rows)
+            scaled = optimizer.scale_loss(objective)
+        gradients = [_sum_repeated_rows(gradient) for gradient in tape.gradient(scaled, variables)]
+        scale = optimizer.scale_loss(1.0)
+        norm = tf.linalg.global_norm(gradients)
+        if settings.clip_norm:
+            gradients, _ = tf.clip_by_global_norm(gradients, settings.clip_norm * scale, use_norm=norm)
+        optimizer.apply(gradients, variables)
+        return {"nats": total, "tokens": tokens, "gradient_norm": norm / scale}, state
+
+    return step
+
+
+def build_optimizer(settings: TrainingConfig) -> keras.optimizers.Optimizer:
+    """Returns the optimizer, with dynamic loss scaling under mixed_float16."""
+    if settings.optimizer == "adam":
+        optimizer = keras.optimizers.Adam(settings.learning_rate)
+    elif settings.optimizer == "rmsprop":
+        optimizer = keras.optimizers.RMSprop(settings.learning_rate, momentum=settings.momentum)
+    else:
+        optimizer = keras.optimizers.SGD(settings.learning_rate, momentum=settings.momentum)
+    return keras.optimizers.LossScaleOptimizer(optimizer) if settings.precision == "mixed_float16" else optimizer
+
+
+def learning_rate(settings: TrainingConfig, step: int, steps_per_epoch: int) -> float:
+    """The rate at a step, a pure function of its number.
+
+    Args:
+        settings: schedule "constant"; "step", times `decay_factor` for every epoch after `decay_after` (Zaremba et
+            al. 2014, section 4.1); or "cosine" behind a linear rise (Loshchilov and Hutter 2017, equation 5).
+        step: counted from 0 over the whole run.
+        steps_per_epoch: steps in an epoch.
+
+    >>> learning_rate(TrainingConfig(schedule="step", learning_rate=1.0, decay_after=4), step=50, steps_per_epoch=10)
+    0.25
+    """
+    rate = settings.learning_rate
+    if settings.schedule == "step":
+        late = max(0, step // steps_per_epoch + 1 - settings.decay_after)
+        return rate * settings.decay_factor**late
+    if settings.schedule == "cosine":
+        if step < settings.warmup_steps:
+            return rate * (step + 1) / settings.warmup_steps
+        total = max(1, settings.epochs * steps_per_epoch - settings.warmup_steps)
+        share = min(1.0, (step - settings.warmup_steps) / total)
+        return rate * (settings.final_share + (1 - settings.final_share) * (1 + math.cos(math.pi * share)) / 2)
+    return rate
+
+
+def _sum_repeated_rows(gradient):
+    """Adds up the rows of a sparse gradient that belong to one token, without which its norm would be too small."""
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    rows, where = tf.unique(gradient.indices)
+    values = tf.math.unsorted_segment_sum(gradient.values, where, tf.shape(rows)[0])
+    return tf.IndexedSlices(values, rows, gradient.dense_shape)
