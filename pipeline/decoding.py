@@ -160,6 +160,37 @@ def generate(
     return Generated(token_ids, tokens, log_probability)
 
 
+def read(
+    step: Step,
+    memory: Nested,
+    state: Nested,
+    token_ids: tf.Tensor,
+    lengths: tf.Tensor,
+) -> Nested:
+    """Returns the state behind given tokens, such as a prompt's: a step each, whose logits nobody asks for.
+
+    Args:
+        step, memory, state: as in `generate`.
+        token_ids: (B, T) int32, padded on the right.
+        lengths: (B,) int32, how many of a row's tokens are read; the state stays as it is behind them.
+    """
+    columns = tf.transpose(token_ids)  # (T, B)
+
+    def is_running(index, state):
+        return index < tf.reduce_max(lengths)
+
+    def body(index, state):
+        _, new_state = step(columns[index], memory, state)
+        is_read = index < lengths
+
+        def chosen(new, old):
+            return tf.where(tf.reshape(is_read, [-1] + [1] * (old.shape.rank - 1)), new, old)
+
+        return index + 1, tf.nest.map_structure(chosen, _like(new_state, state), state)
+
+    return _while(is_running, body, (tf.constant(0), state))[1]
+
+
 def score(
     step: Step, memory: Nested, state: Nested, first_token_ids: tf.Tensor, target_ids: tf.RaggedTensor
 ) -> tf.Tensor:

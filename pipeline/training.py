@@ -40,7 +40,7 @@ STEPS_PER_LOG = 20
 MAY_CHANGE = ("training.epochs", "training.checkpoint_seconds")  # between one start of a run and the next
 
 
-class Interrupted(Exception):
+class Interrupted(RuntimeError):
     """Training was asked to stop by a signal, wrote a checkpoint and stopped."""
 
     def __init__(self, signal_number: int, step: int):
@@ -170,26 +170,33 @@ class Trainer:
         progress, settings = self.progress, self.config.training
         if progress.index == 0:
             self.state = self.zeros
-        bar = _bar(progress, settings, self.batches.steps)
         clock, pending = Clock(), []
-        for batch in clock.waiting(to_dataset(self.batches, progress.epoch, progress.index)):
-            rate = learning_rate(settings, progress.step, self.batches.steps)
-            self.callbacks.on_train_batch_begin(progress.index)
-            metrics, state = self.step_function(batch, self.state, tf.constant(rate, tf.float32))
-            self.state = state if self.batches.carries_state else self.zeros
-            progress.index, progress.step = progress.index + 1, progress.step + 1
-            pending.append(metrics)
-            self.callbacks.on_train_batch_end(progress.index - 1, metrics)
-            last = progress.index == self.batches.steps
-            due = time.monotonic() - self.checkpoints.written >= settings.checkpoint_seconds and not last
-            if len(pending) == STEPS_PER_LOG or last or due or self.signal:
-                self._log(pending, rate, clock, bar)
-                pending = []
-            if due or (self.signal and not last):
-                self.save()
-            if self.signal and not last:
-                raise Interrupted(self.signal[0], progress.step)
-        bar.close()
+        with _bar(progress, settings, self.batches.steps) as bar:
+            for batch in clock.waiting(to_dataset(self.batches, progress.epoch, progress.index)):
+                rate = learning_rate(settings, progress.step, self.batches.steps)
+                pending.append(self._step(batch, rate))
+                last = progress.index == self.batches.steps
+                due = time.monotonic() - self.checkpoints.written >= settings.checkpoint_seconds
+                # Behind the last step the epoch's end writes everything.
+                leaving = bool(self.signal) and not last
+                saving = leaving or (due and not last)
+                if len(pending) == STEPS_PER_LOG or last or saving:
+                    self._log(pending, rate, clock, bar)
+                    pending = []
+                if saving:
+                    self.save()
+                if leaving:
+                    raise Interrupted(self.signal[0], progress.step)
+
+    def _step(self, batch, rate: float) -> dict[str, tf.Tensor]:
+        """One step: weights, recurrent state and position move on."""
+        progress = self.progress
+        self.callbacks.on_train_batch_begin(progress.index)
+        metrics, state = self.step_function(batch, self.state, tf.constant(rate, tf.float32))
+        self.state = state if self.batches.carries_state else self.zeros
+        self.callbacks.on_train_batch_end(progress.index, metrics)
+        progress.index, progress.step = progress.index + 1, progress.step + 1
+        return metrics
 
     def _log(self, pending: list[dict[str, tf.Tensor]], rate: float, clock: Clock, bar: tqdm) -> None:
         """Fetches the figures of the steps since the last log, adds them up and shows them."""

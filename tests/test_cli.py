@@ -1,8 +1,12 @@
 """The command line as a user types it: exit statuses, one clear line, results on standard output."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -184,3 +188,18 @@ def test_a_reader_that_stops_early_is_no_error(tiny_run):
     command = f"{sys.executable} -m pipeline presets | head -1"
     finished = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True)
     assert "Traceback" not in finished.stderr and finished.returncode == 0
+
+
+def test_sigterm_stops_behind_a_checkpoint_and_the_same_command_goes_on(tmp_path, text_file):
+    train = [sys.executable, "-m", "pipeline", "train", "kjv-characters", *SMALL, "training.epochs=100000"]
+    train += ["--data", str(text_file), "--name", "mine", "--directory", str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    process = subprocess.Popen(train, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment)
+    while not (tmp_path / "mine" / "history.json").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143 and "Traceback" not in err
+    assert "The same command goes on from there" in one_line(err)
+    assert list((tmp_path / "mine" / "checkpoints").iterdir())

@@ -303,6 +303,18 @@ def test_score_is_the_sum_of_the_log_probabilities():
     assert decoding.score(model.step, *model.start([]), tf.fill([0], START), ragged[:0]).shape == 0
 
 
+def test_reading_is_stepping_to_each_rows_length():
+    model, texts = Recurrent(9), [[4, 5, 6], [], [8], [7] * 6]
+    memory, state = model.start(np.linspace(-1, 1, 4))
+    padded = tf.ragged.constant(texts, dtype=tf.int32).to_tensor(0)
+    read = decoding.read(model.step, memory, state, padded, tf.constant([3, 0, 1, 6]))["h"].numpy()
+    for row, text in enumerate(texts):
+        hidden = np.zeros(model.units)
+        for token in text:
+            _, hidden = model.numpy_step(token, memory[row, 0].numpy(), hidden)
+        np.testing.assert_allclose(read[row], hidden, atol=1e-5)
+
+
 def test_a_row_depends_on_that_row_alone():
     model, random = Recurrent(9, scale=0.5), np.random.default_rng(3)
     fields = {

@@ -12,7 +12,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from pipeline import layers
+from pipeline import decoding, layers
 from pipeline.config import LanguageModelConfig, RequestError
 from pipeline.decoding import Decoder
 from pipeline.tokenizer import Tokenizer
@@ -87,7 +87,7 @@ def forward(model: keras.Model, token_ids, state, training: bool = False):
     Returns:
         logits (B, T, V) float32, and the state behind the last step.
     """
-    x, state = _hidden(model, recurrent_layers(model), token_ids, state, training)
+    x, state = _hidden(model, token_ids, state, training)
     return _logits(model, x), state
 
 
@@ -107,7 +107,7 @@ def loss(model: keras.Model, batch, state, training: bool = False):
     inputs, targets, weights = batch
     begins = tf.equal(inputs[:, :1], Tokenizer.start_id)  # (B, 1)
     state = tf.nest.map_structure(lambda part: tf.where(begins, tf.zeros_like(part), part), state)
-    x, state = _hidden(model, recurrent_layers(model), inputs, state, training)  # (B, T, U)
+    x, state = _hidden(model, inputs, state, training)  # (B, T, U)
     matrix, bias, is_transposed = _output_weights(model)
     nats = layers.linear_cross_entropy(
         tf.reshape(x, [-1, x.shape[-1]]), matrix, bias, tf.reshape(targets, [-1]), transpose_kernel=is_transposed
@@ -118,19 +118,14 @@ def loss(model: keras.Model, batch, state, training: bool = False):
 def decoder(model: keras.Model) -> Decoder:
     """Returns the model as `start` and `step`, for `decoding.generate` and `decoding.beam_search`.
 
-    The context is prompt ids (B, T), padded on the right; its steps that hold the padding id leave the state alone.
-    The cells run in plain loops here, so that no cuDNN operation enters an export.
+    The context is prompt ids (B, T), padded on the right. Both functions call the cells alone, not the layers, so
+    that no cuDNN operation enters an export.
     """
-    prefill = [
-        keras.layers.RNN(layer.cell, return_sequences=True, return_state=True, dtype=layer.dtype_policy)
-        for layer in recurrent_layers(model)
-    ]
 
     def start(context):
-        mask = tf.not_equal(context, Tokenizer.padding_id)  # (B, T)
         state = initial_state(model, tf.shape(context)[0])
-        _, state = _hidden(model, prefill, context, state, mask=mask)
-        return (), state
+        lengths = tf.math.count_nonzero(context != Tokenizer.padding_id, axis=1, dtype=tf.int32)
+        return (), decoding.read(step, (), state, context, lengths)
 
     def step(token_ids, memory, state):
         x = model.get_layer("embedding")(token_ids)  # (B, E)
@@ -148,14 +143,14 @@ def recurrent_layers(model: keras.Model) -> list[keras.layers.RNN]:
     return [layer for layer in model.layers if isinstance(layer, keras.layers.RNN)]
 
 
-def _hidden(model, recurrent, token_ids, state, training=False, mask=None):
+def _hidden(model, token_ids, state, training=False):
     """Everything below the output layer: (B, T) → (B, T, U), and the new state."""
     dropout = model.get_layer("dropout")
     x = model.get_layer("embedding")(token_ids)  # (B, T, E)
     new_state = []
-    for layer, layer_state in zip(recurrent, state, strict=True):
+    for layer, layer_state in zip(recurrent_layers(model), state, strict=True):
         x = dropout(x, training=training)
-        x, *layer_state = layer(x, initial_state=list(layer_state), mask=mask, training=training)  # (B, T, U)
+        x, *layer_state = layer(x, initial_state=list(layer_state), training=training)  # (B, T, U)
         new_state.append(tuple(layer_state))
     return dropout(x, training=training), tuple(new_state)
 
