@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,10 @@ class Checkpoints:
 
     Args:
         folder: the run's `checkpoints` folder.
-        say: how the user is told that a checkpoint cannot be read.
     """
 
-    def __init__(self, folder: Path, say: Callable[[str], None] = print):
-        self.folder, self.say = folder, say
+    def __init__(self, folder: Path):
+        self.folder = folder
         self.written = time.monotonic()
 
     def write(self, step: int, variables: list[tf.Variable], progress: dict[str, Any]) -> None:
@@ -59,7 +58,8 @@ class Checkpoints:
                 content.read(str(folder / "variables")).assert_consumed()
                 return json.loads(progress.numpy())
             except (OSError, ValueError, LookupError, RuntimeError, tf.errors.OpError, AssertionError) as error:
-                self.say(f"The checkpoint {folder} cannot be read ({type(error).__name__}); trying the one before.")
+                said = f"The checkpoint {folder} cannot be read ({type(error).__name__}); trying the one before."
+                print(said, file=sys.stderr)
         if self.all():
             raise TrainingError(
                 f"No checkpoint in {self.folder} can be read. The weights so far are kept. "

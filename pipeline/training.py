@@ -125,7 +125,7 @@ class Trainer:
         self.callbacks = keras.callbacks.CallbackList(
             list(callbacks), model=self.model, verbose=0, epochs=settings.epochs, steps=self.batches.steps
         )
-        self.checkpoints = Checkpoints(run.folder / "checkpoints", _say)
+        self.checkpoints = Checkpoints(run.folder / "checkpoints")
 
     # === Checkpoint ===
 
