@@ -15,6 +15,25 @@ import tensorflow as tf
 KEPT_CHECKPOINTS = 2
 
 
+def put_in_place(aside: Path, target: Path) -> None:
+    """Renames what was written aside, a file or a folder, once it is on the disk: whoever looks finds it whole.
+
+    Without the synchronization a power cut can leave a renamed file without its content.
+    """
+    for path in (*(aside.rglob("*") if aside.is_dir() else ()), aside):
+        _synchronize(path)
+    os.replace(aside, target)
+    _synchronize(target.parent)
+
+
+def _synchronize(path: Path) -> None:
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
 class TrainingError(RuntimeError):
     """Training cannot go on; what was reached is kept."""
 
@@ -40,7 +59,7 @@ class Checkpoints:
         content.write(str(aside / "variables"))
         target = self.folder / f"{step:012d}"
         shutil.rmtree(target, ignore_errors=True)
-        os.replace(aside, target)
+        put_in_place(aside, target)
         for old in self.all()[:-KEPT_CHECKPOINTS]:
             shutil.rmtree(old)
         self.written = time.monotonic()

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return WORKED
     except RequestError as error:
         return _complain(error, ASKED_WRONGLY)
-    except (OSError, RuntimeError, MemoryError) as error:
+    except (OSError, RuntimeError, MemoryError, *_tensorflow_errors()) as error:
         if isinstance(error, BrokenPipeError):  # whoever reads our output has seen enough
             sys.stdout = open(os.devnull, "w")
             return WORKED
@@ -75,8 +75,11 @@ def list_presets(options: argparse.Namespace) -> None:
 
 def inspect(options: argparse.Namespace) -> None:
     """Reports what is in a text."""
-    config = _with_files(RunConfig(), options.files, ())
-    config = override(config, options.settings)
+    settings = [word for word in options.files if SETTING.match(word)]
+    named = [word for word in options.files if word not in settings]
+    if not named:
+        raise RequestError("inspect needs a text: name a FILE besides the settings.")
+    config = override(_with_files(RunConfig(), named, ()), settings)
     _start_tensorflow()
     from pipeline import inspection
 
@@ -96,9 +99,10 @@ def train(options: argparse.Namespace) -> None:
 
 def generate(options: argparse.Namespace) -> None:
     """Continues prompts, each as often as asked."""
-    prompts = options.prompts or [""]
+    # Bytes that are not UTF-8 are read as U+FFFD, as in an export.
+    prompts = [os.fsencode(prompt).decode("utf-8", "replace") for prompt in options.prompts] or [""]
     if prompts == ["-"]:
-        prompts = [line.rstrip("\n") for line in sys.stdin]
+        prompts = [line.rstrip(b"\r\n").decode("utf-8", "replace") for line in sys.stdin.buffer]
     _at_least_one("samples", options.samples)
     folder = _run_or_export(options.source)
     _start_tensorflow()
@@ -119,7 +123,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from pipeline import evaluation
     from pipeline.run import load
 
-    figures = evaluation.evaluate(load(options.folder), options.data, samples=options.samples)
+    figures = evaluation.evaluate(load(options.folder), options.data, samples=options.samples, split=options.split)
     print(json.dumps(figures, indent=1, ensure_ascii=False))
 
 
@@ -149,8 +153,8 @@ def _preset_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _inspect_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("files", nargs="+", metavar="FILE", help=".txt, .gz, .jsonl, .csv, .tsv, folders or globs")
-    command.add_argument("--set", dest="settings", nargs="+", default=[], metavar="corpus.field=value")
+    text = ".txt, .gz, .jsonl, .csv, .tsv, folders or globs; corpus.field=value changes how they are read"
+    command.add_argument("files", nargs="+", metavar="FILE", help=text)
     command.add_argument("--json", action="store_true", help="one JSON object")
 
 
@@ -180,6 +184,7 @@ def _evaluate_arguments(command: argparse.ArgumentParser) -> None:
         "--data", nargs="+", default=[], metavar="FILE", help="score these files, not the run's test text"
     )
     command.add_argument("--samples", type=int, default=0, metavar="N", help="also generate N texts and measure them")
+    command.add_argument("--split", default="test", choices=("test", "validation"), help="of the run's own text")
 
 
 def _export_arguments(command: argparse.ArgumentParser) -> None:
@@ -239,6 +244,11 @@ def _start_tensorflow() -> None:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+def _tensorflow_errors() -> tuple[type[Exception], ...]:
+    """TensorFlow's errors, of memory above all, if it was imported."""
+    return (sys.modules["tensorflow"].errors.OpError,) if "tensorflow" in sys.modules else ()
 
 
 def _run_config(options: argparse.Namespace) -> RunConfig:

@@ -8,8 +8,10 @@ argument is answered at once.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
+import json
 import math
 import typing
 from collections.abc import Iterable, Mapping
@@ -157,7 +159,7 @@ class SamplingConfig(Section):
     top_p: float = setting(1.0, "only the likeliest tokens that hold this probability; 1: off", above=0.0, maximum=1.0)
     repetition_penalty: float = setting(1.0, "divides the logits of tokens seen already; 1: off", above=0.0)
     allow_unknown: bool = setting(False, "whether the unknown token may be generated")
-    prompts: tuple[str, ...] = setting(("",), "prompts of the samples shown each epoch")
+    prompts: tuple[str, ...] = setting(("",), "prompts of the samples shown each epoch; with commas: a JSON list")
 
 
 @dataclass(frozen=True)
@@ -272,6 +274,9 @@ def _parse(assignment: str, text: str, kind):
         except ValueError:
             noun = "a whole number" if kind is int else "a number"
             raise RequestError(f"{assignment!r}: {text!r} is not {noun}.") from None
+    if typing.get_origin(kind) is tuple and text.startswith("["):
+        with contextlib.suppress(ValueError):
+            return json.loads(text)
     return tuple(part for part in text.split(",") if part) if typing.get_origin(kind) is tuple else text
 
 

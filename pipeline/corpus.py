@@ -121,6 +121,7 @@ def _files(config: CorpusConfig) -> Corpus:
     training = _sources(config.files, config)
     if config.validation_files or config.test_files:
         parts = [training, _sources(config.validation_files, config), _sources(config.test_files, config)]
+        _refuse_shared(parts)
         splits = [Split(tuple(part)) for part in parts]
     else:
         parts = [training]
@@ -131,15 +132,31 @@ def _files(config: CorpusConfig) -> Corpus:
     return Corpus(name, _checksum(" ".join(source.key for source in part) for part in parts), *splits)
 
 
+def _refuse_shared(parts: Sequence[Sequence[Source]]) -> None:
+    """Refuses a file that stands in two splits, under whatever names."""
+    for one, other in itertools.combinations(parts, 2):
+        names = {source.key: source.name for source in one}
+        for source in other:
+            if source.key in names:
+                raise RequestError(
+                    f"{source.name} is set apart, but {names[source.key]} in another part of the corpus is the same "
+                    "text: a model would be tested on what it has learnt. Leave one of them out."
+                )
+
+
 def _sources(arguments: Sequence[str], config: CorpusConfig) -> list[Source]:
-    """Returns the files that the arguments stand for, in order, each once; each argument must hold text."""
+    """Returns the files that the arguments stand for, in order; each argument must hold text.
+
+    Equal files count once: cut into splits, one would be trained on and the other tested with.
+    """
     sources = {}
     for argument in arguments:
         paths = files.expand(argument)
         found = [Source(str(path), files.digest(path), functools.partial(files.read, path, config)) for path in paths]
         if all(files.is_blank(piece.text) for source in found for piece in source.read()):
             raise RequestError(f"{argument} holds no text: it is empty or blank. Leave it out or name another file.")
-        sources.update({source.name: source for source in found})
+        for source in found:
+            sources.setdefault(source.key, source)
     return list(sources.values())
 
 

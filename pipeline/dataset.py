@@ -10,6 +10,7 @@ is a number, and a resumed run continues with exactly the batches that it would 
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
@@ -22,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from pipeline.checkpoints import put_in_place
 from pipeline.config import CorpusConfig, DatasetConfig, RequestError, to_json
 from pipeline.corpus import Corpus, Split
 from pipeline.tokenizer import Tokenizer, grouped
@@ -85,21 +87,28 @@ def prepare(
     key = json.dumps([FORMAT, corpus.checksum, to_json(config), digest]).encode()
     folder = Path(cache) / hashlib.sha256(key).hexdigest()[:16]
     splits = {"training": corpus.training, "validation": corpus.validation, "test": corpus.test}
-    if not (folder / "ids.json").exists():
-        # Written aside and renamed: a folder that is there is whole.
-        aside = folder.with_name(f"{folder.name}.{os.getpid()}.aside")
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        try:
-            facts = {name: write_ids(split, tokenizer, aside / f"{name}.ids") for name, split in splits.items()}
-            rows = {name: dataclasses.asdict(fact) | {"path": f"{name}.ids"} for name, fact in facts.items()}
-            (aside / "ids.json").write_text(json.dumps(rows, indent=1))
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(aside, folder)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)  # a text may be refused deep inside, with much of it written
+    Path(cache).mkdir(parents=True, exist_ok=True)
+    with open(Path(cache) / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be tokenizing the same text: it is waited for
+        if not (folder / "ids.json").exists():
+            _write_splits(splits, tokenizer, folder)
     facts = json.loads((folder / "ids.json").read_text())
     return {name: TokenFile(**row | {"path": str(folder / row["path"])}) for name, row in facts.items()}
+
+
+def _write_splits(splits: dict[str, Split], tokenizer: Tokenizer, folder: Path) -> None:
+    """Writes a cache's folder aside and renames it: a folder that is there is whole."""
+    aside = folder.with_name(f"{folder.name}.aside")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        facts = {name: write_ids(split, tokenizer, aside / f"{name}.ids") for name, split in splits.items()}
+        rows = {name: dataclasses.asdict(fact) | {"path": f"{name}.ids"} for name, fact in facts.items()}
+        (aside / "ids.json").write_text(json.dumps(rows, indent=1))
+        shutil.rmtree(folder, ignore_errors=True)
+        put_in_place(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)  # a text may be refused deep inside, with much of it written
 
 
 def write_ids(split: Split, tokenizer: Tokenizer, path: str | os.PathLike) -> TokenFile:

@@ -48,7 +48,8 @@ def run(config: RunConfig, directory: str | os.PathLike = "saved_models", cache:
     print(f"{folder}  (TensorFlow Serving loads the folder above it)")
 
     _title("Generate, in a fresh process that knows TensorFlow and TensorFlow Text alone")
-    prompts = [config.sampling.prompts[i % len(config.sampling.prompts)] for i in range(SAMPLES)]
+    own = config.sampling.prompts or ("",)
+    prompts = [own[i % len(own)] for i in range(SAMPLES)]
     texts = _generate_elsewhere(str(folder), prompts)
     for prompt, text in list(zip(prompts, texts, strict=True))[:3]:
         print(f"· {prompt}|{text}\n")

@@ -33,7 +33,11 @@ Gram = tuple[int, ...]  # some token ids in a row
 
 
 def evaluate(
-    run: Run, files: Sequence[str] = (), cache: str | os.PathLike = "data/cache", samples: int = 0
+    run: Run,
+    files: Sequence[str] = (),
+    cache: str | os.PathLike = "data/cache",
+    samples: int = 0,
+    split: str = "test",
 ) -> dict[str, Any]:
     """Measures a run on held-out text and, if asked to, on texts that it generates.
 
@@ -42,6 +46,7 @@ def evaluate(
         files: text to score instead of the run's own, read with the run's corpus settings.
         cache: where the tokenized text is kept.
         samples: texts to generate from an empty prompt, with the run's own settings; 0: none.
+        split: which of the run's own texts is scored, "test" or "validation".
 
     Returns:
         run: its name. split: "test"; "validation" if the corpus sets no test text apart; or "files". parameters: the
@@ -56,7 +61,7 @@ def evaluate(
             split = "files"
             tokens = write_ids(corpora.read_split(run.config.corpus, files), run.tokenizer, Path(folder) / "ids")
         else:
-            split = "test" if own["test"].tokens else "validation"
+            split = "test" if split == "test" and own["test"].tokens else "validation"
             tokens = own[split]
         if not tokens.tokens:
             raise RequestError(f"{run.config.name} has neither test nor validation text: name files to score.")

@@ -10,7 +10,6 @@ import functools
 import json
 import math
 import os
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,7 +112,7 @@ class TextModel:
         Returns:
             text (B,) string, log_probability (B,) float32, tokens (B,) int32.
         """
-        text, sampling = _at_least_two(
+        text, sampling = self._filled(
             (text, decoding.Sampling(max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed))
         )
         prompt, memory, state, first = self._prefill(text)
@@ -141,7 +140,7 @@ class TextModel:
             log_probability (B,) float32 in nats, tokens (B,) int32, unknown (B,) int32.
         """
         rows = tf.shape(text)[0]
-        (text,) = _at_least_two((text,))
+        (text,) = self._filled((text,))
         token_ids = self.tokenizer.tokenize(text)  # (B, None)
         unknown = tf.reduce_sum(tf.cast(tf.equal(token_ids, self.tokenizer.unknown_id), tf.int32), axis=1)
         targets = tf.concat([token_ids, tf.fill([tf.shape(text)[0], 1], self.tokenizer.end_id)], axis=1)
@@ -160,7 +159,7 @@ class TextModel:
             "", -inf and 0.
         """
         rows = tf.shape(text)[0]
-        text, max_new_tokens, beam_width, length_penalty = _at_least_two(
+        text, max_new_tokens, beam_width, length_penalty = self._filled(
             (text, max_new_tokens, beam_width, length_penalty)
         )
         _, memory, state, first = self._prefill(text)
@@ -188,6 +187,15 @@ class TextModel:
             "tokens": beams.tokens,
         }
         return _first_rows(outputs, rows)
+
+    def _filled(self, rows):
+        """Fills a batch up to the decoder's least number of rows with rows of nothing."""
+
+        def filled(tensor):
+            missing = tf.maximum(0, self.decoder.least_rows - tf.shape(tensor)[0])
+            return tf.concat([tensor, tf.zeros([missing], tensor.dtype)], axis=0)
+
+        return tf.nest.map_structure(filled, rows)
 
     def _prefill(self, text):
         """Reads the prompts up to their last token: → (prompt ids (B, None), memory, state, last token (B,))."""
@@ -288,12 +296,9 @@ def open_texts(source: Run | str | os.PathLike, no_repeat_ngram: int = 0) -> Tex
     return _of_export(folder)
 
 
-_COMPILED: weakref.WeakKeyDictionary[keras.Model, dict[int, Texts]] = weakref.WeakKeyDictionary()
-
-
 def _of_run(run: Run, no_repeat_ngram: int) -> Texts:
-    """The run's functions, compiled once for each model and n-gram rule."""
-    compiled = _COMPILED.setdefault(run.model, {})
+    """The run's functions, compiled once for each n-gram rule and kept with the run."""
+    compiled = run.compiled
     if no_repeat_ngram not in compiled:
         signatures = text_model(run.tokenizer, run.model, run.config, no_repeat_ngram).signatures()
         functions = {
@@ -359,16 +364,6 @@ def _best_beams(
 def _goes_on(text: tf.Tensor) -> tf.Tensor:
     """Whether each prompt (B,) has words that do not end in white space."""
     return tf.strings.regex_full_match(text, r"(?s).*\S")
-
-
-def _at_least_two(rows):
-    """Fills a batch up to two rows: a single row takes another path through a matrix product, with other digits."""
-
-    def filled(tensor):
-        missing = tf.maximum(0, 2 - tf.shape(tensor)[0])
-        return tf.concat([tensor, tf.zeros([missing], tensor.dtype)], axis=0)
-
-    return tf.nest.map_structure(filled, rows)
 
 
 def _first_rows(outputs: Signature, rows) -> Signature:

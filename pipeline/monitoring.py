@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 import tensorflow as tf
+from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins import projector
 
+from pipeline.checkpoints import put_in_place
 from pipeline.generation import TextModel
 from pipeline.models import build
 from pipeline.run import Run
@@ -20,8 +24,8 @@ LARGEST = float(tf.float32.max)
 class Monitor:
     """Writes a run's logs; use it in a `with` statement.
 
-    Nothing reaches the disk before `flush`, which training calls behind each checkpoint: a run that is killed and
-    resumed goes on at the step where its log ends.
+    Training calls `flush` just before each checkpoint, and `forget` before it goes on from one: together they see to
+    it that every step is shown once, wherever the run was killed.
 
     Args:
         folder: the run's `logs` folder.
@@ -78,6 +82,26 @@ class Monitor:
         prompts = run.config.sampling.prompts
         texts = serve(tf.constant(prompts))["text"].numpy()
         return [prompt + text.decode() for prompt, text in zip(prompts, texts, strict=True)]
+
+
+def forget(folder: Path, step: int) -> None:
+    """Takes back what logs say of later steps than this one: a resumed run says it again."""
+    for path in sorted(folder.glob("events.*")):
+        events = list(_events(path))
+        if all(event.step <= step for event in events):
+            continue
+        aside = path.with_name(f"aside.{path.name}")
+        with tf.io.TFRecordWriter(str(aside)) as file:
+            for event in events:
+                if event.step <= step:
+                    file.write(event.SerializeToString())
+        put_in_place(aside, path)
+
+
+def _events(path: Path) -> Iterator[Event]:
+    """Reads an event file up to where it was cut short."""
+    with contextlib.suppress(tf.errors.DataLossError):
+        yield from tf.compat.v1.train.summary_iterator(str(path))
 
 
 def write_projector(folder: Path, embedding: keras.layers.Embedding, vocabulary: tuple[str, ...]) -> None:

@@ -27,6 +27,7 @@ from typing import Any
 import keras
 
 from pipeline import tokenizer as tokenizers
+from pipeline.checkpoints import put_in_place
 from pipeline.config import RequestError, RunConfig, from_json, nearest, to_json
 from pipeline.models import build
 from pipeline.tokenizer import Tokenizer
@@ -70,6 +71,11 @@ class Run:
         model = build(self.config.model, self.tokenizer.vocabulary_size)
         model.load_weights(path)
         return model
+
+    @cached_property
+    def compiled(self) -> dict[int, Any]:
+        """What `generation` has compiled for this run, by the length of the n-grams that must not repeat."""
+        return {}
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -137,4 +143,4 @@ def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file aside and renames it: a reader finds the old file or the new one, never a half."""
     aside = path.with_name(path.name + ".aside")
     aside.write_text(json.dumps(value, indent=1, ensure_ascii=False), "utf-8")
-    os.replace(aside, path)
+    put_in_place(aside, path)

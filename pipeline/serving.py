@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 import keras
 
+from pipeline.checkpoints import put_in_place
 from pipeline.config import RequestError
 from pipeline.generation import SETTINGS_FILE, own_settings, text_model
 from pipeline.run import Run
@@ -33,20 +33,14 @@ def export(run: Run, version: int | None = None) -> Path:
     # 1. A version that is free.  2. Written aside.  3. Renamed: a version that is there is whole.
     parent = run.folder / "export"
     target = parent / str(_version(parent, version))
-    aside = parent / f"aside.{os.getpid()}"
+    aside = parent / "aside"
     shutil.rmtree(aside, ignore_errors=True)
     try:
         _write(run, aside)
-        os.replace(aside, target)
+        put_in_place(aside, target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return target
-
-
-def latest(run: Run) -> Path | None:
-    """Returns the folder of the run's newest export, or None."""
-    versions = _versions(run.folder / "export")
-    return run.folder / "export" / str(versions[-1]) if versions else None
 
 
 def _write(run: Run, folder: Path) -> None:

@@ -120,6 +120,7 @@ class Tokenizer(tf.Module):
         """Writes the tokenizer into a folder and returns its `digest`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / MODEL_FILE).unlink(missing_ok=True)  # another level's, of a run that never began
         content = {"format": FORMAT, "level": self.level, "vocabulary": self.vocabulary}
         if self._model:
             (folder / MODEL_FILE).write_bytes(self._model)

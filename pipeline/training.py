@@ -29,7 +29,7 @@ from pipeline import corpus as corpora
 from pipeline import evaluation, monitoring
 from pipeline import run as runs
 from pipeline import tokenizer as tokenizers
-from pipeline.checkpoints import Checkpoints, TrainingError
+from pipeline.checkpoints import Checkpoints, TrainingError, put_in_place
 from pipeline.config import RequestError, RunConfig, TrainingConfig, difference
 from pipeline.dataset import TokenFile, prepare, to_dataset, training_batches
 from pipeline.models import build, family
@@ -75,7 +75,8 @@ def train(
         config: the whole experiment, for example `presets.kjv_words()`.
         directory: where the run's folder is made.
         cache: where the tokenized text is kept.
-        callbacks: Keras callbacks, driven as `fit` drives them.
+        callbacks: Keras callbacks. Their logs hold `loss`, `val_loss` and the row of the history; the learning rate
+            is set by the schedule at every step.
 
     Returns:
         The run, with its best weights.
@@ -117,6 +118,9 @@ class Trainer:
         self.optimizer = build_optimizer(settings)
         self.optimizer.build(self.model.trainable_variables)
         self.batches = training_batches(training, run.config.dataset, settings.seed)
+        if getattr(self.batches, "too_long", 0):
+            longest = run.config.dataset.sequence_length
+            _say(f"{self.batches.too_long:,} documents of over {longest} tokens are left out of training.")
         self.state = self.zeros = self.family.initial_state(self.model, run.config.dataset.batch_size)
         self.model.stop_training = False  # callbacks may set it, as under `fit`
         self.progress = Progress()
@@ -145,15 +149,17 @@ class Trainer:
             _say(f"Resumed at step {self.progress.step:,} ({where}).")
 
     def save(self) -> None:
-        """Writes a checkpoint, and only then lets TensorBoard see what led to it."""
-        self.checkpoints.write(self.progress.step, self.variables(), dataclasses.asdict(self.progress))
+        """Writes what TensorBoard shows, then a checkpoint: what is shown beyond one is taken back by a resume."""
         self.monitor.flush()
+        self.checkpoints.write(self.progress.step, self.variables(), dataclasses.asdict(self.progress))
 
     # === Loop ===
 
     def run_epochs(self) -> None:
         """Trains until the last epoch, or until validation no longer gets better."""
-        with monitoring.Monitor(self.run.folder / "logs") as self.monitor, _signals() as self.signal:
+        logs = self.run.folder / "logs"
+        monitoring.forget(logs, self.progress.step)
+        with monitoring.Monitor(logs) as self.monitor, _signals() as self.signal:
             self.callbacks.on_train_begin()
             while self.progress.epoch < self.config.training.epochs and not self._exhausted():
                 self.callbacks.on_epoch_begin(self.progress.epoch)
@@ -180,7 +186,7 @@ class Trainer:
                 # Behind the last step the epoch's end writes everything.
                 leaving = bool(self.signal) and not last
                 saving = leaving or (due and not last)
-                if len(pending) == STEPS_PER_LOG or last or saving:
+                if progress.index % STEPS_PER_LOG == 0 or last or saving:
                     self._log(pending, rate, clock, bar)
                     pending = []
                 if saving:
@@ -194,7 +200,8 @@ class Trainer:
         self.callbacks.on_train_batch_begin(progress.index)
         metrics, state = self.step_function(batch, self.state, tf.constant(rate, tf.float32))
         self.state = state if self.batches.carries_state else self.zeros
-        self.callbacks.on_train_batch_end(progress.index, metrics)
+        loss = metrics["nats"] / tf.maximum(metrics["tokens"], 1.0)
+        self.callbacks.on_train_batch_end(progress.index, metrics | {"loss": loss})
         progress.index, progress.step = progress.index + 1, progress.step + 1
         return metrics
 
@@ -203,6 +210,8 @@ class Trainer:
         rows = [{name: float(value) for name, value in metrics.items()} for metrics in pending]
         nats, tokens = sum(row["nats"] for row in rows), sum(row["tokens"] for row in rows)
         self._require_finite(nats, rate)
+        if self.config.training.precision != "mixed_float16":  # there such a step is skipped
+            self._require_finite(sum(row["gradient_norm"] for row in rows), rate)
         seconds, waiting = clock.lap()
         for row in rows:  # one by one: the sum must not depend on when a checkpoint was due
             self.progress.nats += row["nats"]
@@ -228,8 +237,8 @@ class Trainer:
     def _require_finite(self, loss: float, rate: float) -> None:
         if not math.isfinite(loss):
             raise TrainingError(
-                f"The loss became {loss} near step {self.progress.step:,}. The best weights so far are kept. "
-                f"Try a lower training.learning_rate (now {rate:g}), or training.clip_norm=1."
+                f"The loss or its gradient became {loss} near step {self.progress.step:,}. The best weights are kept. "
+                f"Try a lower training.learning_rate (now {rate:g}) or training.clip_norm=1, with another --name."
             )
 
     def _end_epoch(self) -> None:
@@ -252,10 +261,10 @@ class Trainer:
         _save_weights(self.model, folder / "latest.weights.h5")
         if better:
             shutil.copyfile(folder / "latest.weights.h5", folder / "best.aside")
-            os.replace(folder / "best.aside", folder / "best.weights.h5")
+            put_in_place(folder / "best.aside", folder / "best.weights.h5")
         write_json(folder / "history.json", progress.history)
         self.monitor.epoch(self.run, self.model, row)
-        self.callbacks.on_epoch_end(progress.epoch, row)
+        self.callbacks.on_epoch_end(progress.epoch, row | {"val_loss": criterion})  # Keras' name for it
         progress.epoch, progress.index = progress.epoch + 1, 0
         progress.nats = progress.tokens = progress.seconds = 0.0
         self.save()
@@ -337,9 +346,15 @@ def _signals() -> Iterator[list[int]]:
     """Collects SIGINT and SIGTERM, so that the step under way can be finished and written down."""
     seen: list[int] = []
     handlers = {}
+
+    def take(number, frame):
+        if seen:  # whoever asks twice does not want to wait
+            raise KeyboardInterrupt
+        seen.append(number)
+
     with contextlib.suppress(ValueError):  # not in the main thread, as in some notebooks: signals stay as they are
         for number in (signal.SIGINT, signal.SIGTERM):
-            handlers[number] = signal.signal(number, lambda number, frame: seen.append(number))
+            handlers[number] = signal.signal(number, take)
     try:
         yield seen
     finally:
@@ -350,7 +365,7 @@ def _signals() -> Iterator[list[int]]:
 def _save_weights(model: keras.Model, path: Path) -> None:
     aside = path.with_name("aside.weights.h5")
     model.save_weights(aside)
-    os.replace(aside, path)
+    put_in_place(aside, path)
 
 
 def _bar(progress: Progress, settings: TrainingConfig, steps: int) -> tqdm:

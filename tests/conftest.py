@@ -4,8 +4,12 @@ import dataclasses
 import os
 import random
 import shutil
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # what is promised bit for bit is promised for the CPU
+# For the processes that tests start, wherever the tests themselves were started.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
 
 import pytest  # noqa: E402
 

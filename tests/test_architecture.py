@@ -12,6 +12,7 @@ PACKAGE = Path(pipeline.__file__).parent
 # Each group may import only from the groups before it.
 GROUPS = [
     ["config"],
+    ["checkpoints"],
     ["files"],
     ["corpus"],
     ["tokenizer", "layers", "samplers"],
@@ -20,7 +21,7 @@ GROUPS = [
     ["run"],
     ["generation"],
     ["evaluation", "monitoring"],
-    ["checkpoints", "optimization"],
+    ["optimization"],
     ["training", "serving"],
     ["demo", "benchmark"],
     ["presets"],

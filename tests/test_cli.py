@@ -1,12 +1,12 @@
 """The command line as a user types it: exit statuses, one clear line, results on standard output."""
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -66,12 +66,19 @@ def test_the_whole_way(command, text_file):
     assert status == 0 and json.loads(out)["epoch"] == 1 and "Resumed" in err
 
 
-def test_prompts_from_standard_input(command, tiny_run, monkeypatch):
-    import io
+def test_the_validation_text_can_be_scored_too(command, tiny_run, monkeypatch):
+    status, out, _ = command("evaluate", tiny_run.folder, "--split", "validation")
+    figures = json.loads(out)
+    assert status == 0 and figures["split"] == "validation"
+    assert figures["tokens"] == tiny_run.history[-1]["validation_tokens"]
 
-    monkeypatch.setattr(sys, "stdin", io.StringIO("the\n我喜歡\n\n"))
+
+def test_prompts_from_standard_input(command, tiny_run, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("the\n我喜歡\n\n".encode() + b"\xff?\n")))
     status, out, _ = command("generate", tiny_run.folder, "-", "--json")
-    assert status == 0 and [json.loads(line)["prompt"] for line in out.splitlines()] == ["the", "我喜歡", ""]
+    assert status == 0 and [json.loads(line)["prompt"] for line in out.splitlines()] == ["the", "我喜歡", "", "\ufffd?"]
+    status, out, _ = command("generate", tiny_run.folder, os.fsdecode(b"\xff"), "--json")
+    assert status == 0 and json.loads(out)["prompt"] == "\ufffd"
 
 
 def test_beams(command, tiny_run):
@@ -82,6 +89,8 @@ def test_beams(command, tiny_run):
 def test_inspect(command, text_file):
     status, out, _ = command("inspect", text_file, "--json")
     assert status == 0 and json.loads(out)["lines"] == 60
+    status, out, _ = command("inspect", text_file, "corpus.documents=line", "--json")
+    assert status == 0 and json.loads(out)["documents"] == 60
     status, out, _ = command("inspect", text_file)
     assert status == 0 and "characters" in out
 
@@ -193,13 +202,15 @@ def test_a_reader_that_stops_early_is_no_error(tiny_run):
 def test_sigterm_stops_behind_a_checkpoint_and_the_same_command_goes_on(tmp_path, text_file):
     train = [sys.executable, "-m", "pipeline", "train", "kjv-characters", *SMALL, "training.epochs=100000"]
     train += ["--data", str(text_file), "--name", "mine", "--directory", str(tmp_path)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
-    process = subprocess.Popen(train, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment)
-    while not (tmp_path / "mine" / "history.json").exists():
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    with open(tmp_path / "err", "w") as log:
+        process = subprocess.Popen(train, stderr=log, cwd=tmp_path)
+        deadline = time.monotonic() + 300
+        while not (tmp_path / "mine" / "history.json").exists() and time.monotonic() < deadline:
+            assert process.poll() is None, (tmp_path / "err").read_text()
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
+    err = (tmp_path / "err").read_text()
     assert process.returncode == 143 and "Traceback" not in err
     assert "The same command goes on from there" in one_line(err)
     assert list((tmp_path / "mine" / "checkpoints").iterdir())

@@ -303,3 +303,15 @@ def test_nltk_corpora_that_are_unknown_missing_or_no_text_are_refused(nltk_folde
     (nltk_folder / "corpora" / "stopwords").mkdir()
     (nltk_folder / "corpora" / "stopwords" / "english").write_text("the\n")
     assert "no running text" in refusal(corpus.load, CorpusConfig(source="nltk:stopwords"))
+
+
+def test_equal_files_never_stand_on_two_sides(tmp_path):
+    text = "".join(f"line {i}\n" for i in range(40))
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(text)
+    both = (str(tmp_path / "a.txt"), str(tmp_path / "b.txt"))
+    loaded = corpus.load(CorpusConfig(source="files", files=both, documents="line", validation_share=0.1, test_share=0.1))
+    training, test = ({piece.text for piece in split} for split in (loaded.training, loaded.test))
+    assert training and test and not training & test
+    with pytest.raises(RequestError, match="the same text"):
+        corpus.load(CorpusConfig(source="files", files=both[:1], validation_files=both[1:]))

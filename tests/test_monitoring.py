@@ -124,3 +124,15 @@ def test_the_projector_finds_the_embedding_from_anywhere(copied_run, tmp_path, m
     configs, _ = plugin._read_latest_config_files([("moved", str(moved / "logs"))])
     assert configs["moved"].model_checkpoint_path == str(moved / "logs" / "embedding")
     assert configs["moved"].embeddings[0].metadata_path == "labels.tsv"
+
+
+def test_what_is_shown_beyond_a_checkpoint_is_taken_back(tmp_path, read_events):
+    with Monitor(tmp_path) as monitor:
+        for step in (10, 20, 30):
+            monitor.scalars(step, {"train/loss": 1.0})
+    monitoring.forget(tmp_path, 20)
+    assert [step for _, step, _ in read_events(tmp_path)] == [10, 20]
+    path = next(tmp_path.glob("events.*"))
+    path.write_bytes(path.read_bytes()[:-5])  # cut short, as by a kill
+    monitoring.forget(tmp_path, 10)
+    assert [step for _, step, _ in read_events(tmp_path)] == [10]

@@ -135,7 +135,7 @@ def decoder(model: keras.Model) -> Decoder:
             new_state.append(tuple(layer_state) if isinstance(layer_state, (list, tuple)) else (layer_state,))
         return _logits(model, x), tuple(new_state)
 
-    return Decoder(start, step)
+    return Decoder(start, step, least_rows=16 if _is_tied(model) else 2)
 
 
 def recurrent_layers(model: keras.Model) -> list[keras.layers.RNN]:
