@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import presets
-from pipeline.config import RequestError, RunConfig, Section, nearest, override, to_json
+from pipeline.config import LONGEST, RequestError, RunConfig, Section, nearest, override, to_json
 
 WORKED, FAILED, ASKED_WRONGLY = 0, 1, 2
 SETTING = re.compile(r"[a-z_]+\.[a-z_]+=")
@@ -39,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout = open(os.devnull, "w")
             return WORKED
         return _complain(error, getattr(error, "exit_status", FAILED))
+    except ModuleNotFoundError as error:
+        return _complain(f"{error}. Install the requirements (make .venv/ready) and use .venv/bin/python.", FAILED)
     except KeyboardInterrupt:
         return _complain("Interrupted.", 130)
 
@@ -113,8 +115,10 @@ def generate(options: argparse.Namespace) -> None:
         [prompt for prompt in prompts for _ in range(options.samples)],
         **{name: value for name in GENERATION_OPTIONS if (value := getattr(options, name)) is not None},
     )
-    for result in results:
-        print(json.dumps(result._asdict(), ensure_ascii=False) if options.json else result.prompt + result.text)
+    if options.json:
+        print("\n".join(json.dumps(result._asdict(), ensure_ascii=False) for result in results))
+    else:  # texts may hold line ends: an empty line stands between them
+        print("\n\n".join(result.prompt + result.text for result in results))
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -193,15 +197,18 @@ def _export_arguments(command: argparse.ArgumentParser) -> None:
 
 
 GENERATION_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "max_new_tokens": (int, "most tokens for each prompt"),
+    "max_new_tokens": (int, f"most tokens for each prompt, up to {LONGEST}"),
     "temperature": (float, "0 takes the likeliest token"),
     "top_k": (int, "only the k likeliest tokens; 0: off"),
     "top_p": (float, "only the likeliest tokens that hold this probability; 1: off"),
     "repetition_penalty": (float, "above 1: tokens seen already become less likely"),
-    "no_repeat_ngram": (int, "no n-gram of this length comes up twice; 0: off"),
+    "no_repeat_ngram": (int, "no n-gram of this length comes up twice; 0: off; not for an export"),
     "beam_width": (int, "search for the likeliest text with this many beams; 0: off"),
-    "length_penalty": (float, "of the beam search; more prefers longer texts"),
-    "seed": (int, "the same seed gives the same text"),
+    "length_penalty": (
+        float,
+        "of the beam search, log P / ((5 + length) / 6) ^ penalty: more prefers longer texts",
+    ),
+    "seed": (int, "the same seed gives the same text (default: 0)"),
 }
 
 COMMANDS = {

@@ -18,6 +18,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+LONGEST = 1000  # most new tokens for one prompt, fixed into every export: one long row holds up its whole batch
+
 
 class RequestError(ValueError):
     """Something was asked for that cannot be done: names the value, what is allowed, and what to do next."""
@@ -121,12 +123,20 @@ class LanguageModelConfig(Section):
     tie_embeddings: bool = setting(False, "the output layer uses the embedding's matrix")
     uniform_range: float = setting(0.0, "weights start uniform in ± this; 0: Keras' own initializers", minimum=0.0)
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.tie_embeddings and self.embedding_dim != self.units:
+            raise RequestError(
+                f"model.tie_embeddings=True with embedding_dim={self.embedding_dim} and units={self.units}: a shared "
+                f"matrix needs both to be equal. Set model.embedding_dim={self.units} or model.tie_embeddings=false."
+            )
+
 
 @dataclass(frozen=True)
 class TrainingConfig(Section):
     """How long and how the weights are adjusted."""
 
-    epochs: int = setting(10, "passes over the training text", minimum=0)
+    epochs: int = setting(10, "passes over the training text", minimum=1)
     optimizer: str = setting("adam", "the optimizer", choices=("adam", "rmsprop", "sgd"))
     learning_rate: float = setting(1e-3, "the (highest) learning rate", above=0.0)
     momentum: float = setting(0.0, "momentum of sgd and rmsprop", minimum=0.0, maximum=0.999)
@@ -139,7 +149,7 @@ class TrainingConfig(Section):
     schedule: str = setting("constant", "how the learning rate moves", choices=("constant", "step", "cosine"))
     decay_after: int = setting(0, "schedule=step: epochs at the full rate", minimum=0)
     decay_factor: float = setting(0.5, "schedule=step: factor per later epoch", above=0.0, maximum=1.0)
-    warmup_steps: int = setting(0, "schedule=cosine: steps of linear rise", minimum=0)
+    warmup_steps: int = setting(0, "schedule=cosine: steps of linear rise, at most a tenth of all", minimum=0)
     final_share: float = setting(0.0, "schedule=cosine: share of the rate left at the end", minimum=0.0, maximum=1.0)
     patience: int = setting(0, "epochs without a better validation loss before training stops; 0: never", minimum=0)
     precision: str = setting("float32", "Keras' dtype policy", choices=("float32", "mixed_float16", "mixed_bfloat16"))
@@ -153,7 +163,7 @@ class TrainingConfig(Section):
 class SamplingConfig(Section):
     """How text is generated when nothing else is said; fixed into the export's `serving_default`."""
 
-    max_new_tokens: int = setting(200, "most tokens generated for a prompt", minimum=1)
+    max_new_tokens: int = setting(200, "most tokens generated for a prompt", minimum=0, maximum=LONGEST)
     temperature: float = setting(0.8, "divides the logits; 0: greedy", minimum=0.0)
     top_k: int = setting(0, "only the k likeliest tokens; 0: off", minimum=0)
     top_p: float = setting(1.0, "only the likeliest tokens that hold this probability; 1: off", above=0.0, maximum=1.0)
@@ -220,6 +230,7 @@ def override(config: RunConfig, assignments: Iterable[str]) -> RunConfig:
     >>> override(RunConfig(), ["model.units=32"]).model.units
     32
     """
+    changes: dict[str, dict[str, Any]] = {}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         section, dot, field = path.partition(".")
@@ -228,13 +239,13 @@ def override(config: RunConfig, assignments: Iterable[str]) -> RunConfig:
         sections = [name for name, kind in typing.get_type_hints(RunConfig).items() if _is_section(kind)]
         if section not in sections:
             raise RequestError(f"Unknown section {section!r} in {assignment!r}: {nearest(section, sections)}.")
-        old = getattr(config, section)
-        kinds = typing.get_type_hints(type(old))
+        kinds = typing.get_type_hints(type(getattr(config, section)))
         if field not in kinds:
             raise RequestError(f"Unknown field {field!r} in {assignment!r}: {nearest(field, kinds)}.")
-        value = _parse(assignment, text, kinds[field])
-        config = dataclasses.replace(config, **{section: dataclasses.replace(old, **{field: value})})
-    return config
+        changes.setdefault(section, {})[field] = _parse(assignment, text, kinds[field])
+    # All of a section at once: values that only fit together may come in any order.
+    sections = {name: dataclasses.replace(getattr(config, name), **fields) for name, fields in changes.items()}
+    return dataclasses.replace(config, **sections)
 
 
 def difference(old: Section, new: Section, prefix: str = "") -> list[str]:

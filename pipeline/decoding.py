@@ -261,6 +261,7 @@ def beam_search(
     # 2. At each step: every live beam by every token; the best that go on, and the best of all that have ended.
     # 3. A row whose live beams have no more chance loses them, and with them takes no further part.
     most = tf.clip_by_value(max_new_tokens, 0, limit)
+    length_penalty = tf.where(tf.math.is_nan(length_penalty), 0.0, length_penalty)
     alpha = tf.clip_by_value(length_penalty, -_LARGEST_LENGTH_PENALTY, _LARGEST_LENGTH_PENALTY)
     is_place = tf.range(width) < tf.clip_by_value(beam_width, 1, width)[:, None]  # (B, K)
     memory, state, token_ids = tf.nest.map_structure(

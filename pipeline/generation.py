@@ -19,12 +19,11 @@ import tensorflow as tf
 
 from pipeline import decoding
 from pipeline import run as runs
-from pipeline.config import RequestError, RunConfig, SamplingConfig
+from pipeline.config import LONGEST, RequestError, RunConfig, SamplingConfig
 from pipeline.models import family
 from pipeline.run import Run
 from pipeline.tokenizer import Tokenizer
 
-LONGEST = 1000  # most new tokens for one prompt, fixed into every export: one long row holds up its whole batch
 BEAMS = 8  # most beams for one prompt (K)
 ROWS_AT_A_TIME = 64
 SETTINGS_FILE = "assets.extra/sampling.json"  # in an export: the run's own settings
@@ -191,7 +190,11 @@ class TextModel:
     def _filled(self, rows):
         """Fills a batch up to the decoder's least number of rows with rows of nothing."""
 
+        size = tf.shape(tf.nest.flatten(rows)[0])[0]
+
         def filled(tensor):
+            # Without this, rows that lack a parameter would be left out without a word.
+            tf.debugging.assert_equal(tf.shape(tensor)[0], size, "All inputs need the same first dimension.")
             missing = tf.maximum(0, self.decoder.least_rows - tf.shape(tensor)[0])
             return tf.concat([tensor, tf.zeros([missing], tensor.dtype)], axis=0)
 
@@ -210,7 +213,7 @@ class TextModel:
 
 def generate(
     source: Run | str | os.PathLike,
-    prompts: Sequence[str],
+    prompts: Sequence[str] | str,
     *,
     max_new_tokens: int | None = None,
     temperature: float | None = None,
@@ -226,7 +229,7 @@ def generate(
 
     Args:
         source: a run, its folder, or the folder of an export.
-        prompts: texts; "" begins a new one.
+        prompts: texts, or one text; "" begins a new one.
         max_new_tokens: most tokens for each prompt.
         temperature: 0 takes the likeliest token.
         top_k: only the k likeliest tokens; 0: off.
@@ -247,11 +250,11 @@ def generate(
         "top_p": top_p,
         "repetition_penalty": repetition_penalty,
     }
+    prompts = [prompts] if isinstance(prompts, str) else prompts
     texts = open_texts(source, no_repeat_ngram)
     values = texts.settings | {name: value for name, value in given.items() if value is not None}
     settings = SamplingConfig(**values)  # checks the ranges
     limits = {
-        "max_new_tokens": (settings.max_new_tokens, LONGEST),
         "beam_width": (beam_width, BEAMS),
         "no_repeat_ngram": (no_repeat_ngram, LONGEST),
         "seed": (seed, 2**62),
@@ -312,7 +315,11 @@ def _of_run(run: Run, no_repeat_ngram: int) -> Texts:
 @functools.lru_cache(maxsize=4)
 def _of_export(folder: Path) -> Texts:
     settings = folder / SETTINGS_FILE
-    loaded = tf.saved_model.load(str(folder))
+    try:
+        loaded = tf.saved_model.load(str(folder))
+    except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise RequestError(f"The export {folder} cannot be read ({said}). Export the run again.") from None
     return Texts(json.loads(settings.read_text()) if settings.exists() else {}, loaded.signatures)
 
 

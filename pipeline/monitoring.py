@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -87,21 +85,26 @@ class Monitor:
 def forget(folder: Path, step: int) -> None:
     """Takes back what logs say of later steps than this one: a resumed run says it again."""
     for path in sorted(folder.glob("events.*")):
-        events = list(_events(path))
-        if all(event.step <= step for event in events):
+        events, is_whole = _read_events(path)
+        kept = [event for event in events if event.step <= step]
+        if is_whole and len(kept) == len(events):
             continue
         aside = path.with_name(f"aside.{path.name}")
         with tf.io.TFRecordWriter(str(aside)) as file:
-            for event in events:
-                if event.step <= step:
-                    file.write(event.SerializeToString())
+            for event in kept:
+                file.write(event.SerializeToString())
         put_in_place(aside, path)
 
 
-def _events(path: Path) -> Iterator[Event]:
-    """Reads an event file up to where it was cut short."""
-    with contextlib.suppress(tf.errors.DataLossError):
-        yield from tf.compat.v1.train.summary_iterator(str(path))
+def _read_events(path: Path) -> tuple[list[Event], bool]:
+    """Reads an event file up to its end, or up to where a kill cut it short; tells which."""
+    events = []
+    try:
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            events.append(event)
+    except tf.errors.DataLossError:
+        return events, False
+    return events, True
 
 
 def write_projector(folder: Path, embedding: keras.layers.Embedding, vocabulary: tuple[str, ...]) -> None:

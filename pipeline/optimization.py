@@ -68,10 +68,11 @@ def learning_rate(settings: TrainingConfig, step: int, steps_per_epoch: int) -> 
         late = max(0, step // steps_per_epoch + 1 - settings.decay_after)
         return rate * settings.decay_factor**late
     if settings.schedule == "cosine":
-        if step < settings.warmup_steps:
-            return rate * (step + 1) / settings.warmup_steps
-        total = max(1, settings.epochs * steps_per_epoch - settings.warmup_steps)
-        share = min(1.0, (step - settings.warmup_steps) / total)
+        total = settings.epochs * steps_per_epoch
+        warmup = min(settings.warmup_steps, total // 10)  # a short run would never get warm
+        if step < warmup:
+            return rate * (step + 1) / warmup
+        share = min(1.0, (step - warmup) / max(1, total - warmup))
         return rate * (settings.final_share + (1 - settings.final_share) * (1 + math.cos(math.pi * share)) / 2)
     return rate
 

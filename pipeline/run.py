@@ -69,7 +69,13 @@ class Run:
                 f"{self.folder} has no weights yet: no epoch was finished. Start its train command again to go on."
             )
         model = build(self.config.model, self.tokenizer.vocabulary_size)
-        model.load_weights(path)
+        try:
+            model.load_weights(path)
+        except (OSError, ValueError, KeyError) as error:
+            raise RequestError(
+                f"{path} cannot be read ({' '.join(str(error).split())[:200]}). Put the original file back, or train "
+                "again under another name."
+            ) from None
         return model
 
     @cached_property

@@ -64,7 +64,7 @@ def ban_repeated_ngrams(logits: tf.Tensor, history: tf.Tensor, size: int) -> tf.
 
 
 def apply_temperature(logits: tf.Tensor, temperature: tf.Tensor) -> tf.Tensor:
-    """Returns the logits divided by the temperature, which is at least 1e-6, lest they become infinite.
+    """Returns the logits divided by the temperature, cut to 1e-6..1e6, lest they become infinite.
 
     Args:
         logits: (B, V).
@@ -73,7 +73,7 @@ def apply_temperature(logits: tf.Tensor, temperature: tf.Tensor) -> tf.Tensor:
     >>> apply_temperature(tf.constant([[2.0, 4.0]]), tf.constant([0.5])).numpy().tolist()
     [[4.0, 8.0]]
     """
-    return logits / tf.where(temperature > 0.0, tf.maximum(temperature, 1e-6), 1.0)[:, None]
+    return logits / tf.where(temperature > 0.0, tf.clip_by_value(temperature, 1e-6, 1e6), 1.0)[:, None]
 
 
 def keep_top_k(logits: tf.Tensor, k: tf.Tensor) -> tf.Tensor:

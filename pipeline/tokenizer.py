@@ -415,4 +415,4 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise RequestError(f"There is no tokenizer at {path} ({error.strerror}): name a run's folder.") from error
+        raise RequestError(f"There is no tokenizer at {path} ({error.strerror}): restore it, or train anew.") from error

@@ -37,6 +37,7 @@ from pipeline.optimization import build_optimizer, learning_rate, make_step
 from pipeline.run import Run, write_json
 
 STEPS_PER_LOG = 20
+FEW_STEPS = 1000
 MAY_CHANGE = ("training.epochs", "training.checkpoint_seconds")  # between one start of a run and the next
 
 
@@ -88,13 +89,14 @@ def train(
     """
     # 1. The text and the tokenizer.  2. The run's folder, new or checked.  3. The model.  4. The loop.
     folder = runs.folder_of(config.name, directory)
+    corpus = corpora.load(config.corpus)  # first: a text that cannot be read leaves no folder behind
     with _only_one(folder):
-        corpus = corpora.load(config.corpus)
         run = _open_or_create(folder, config, corpus)
         splits = prepare(corpus, config.corpus, run.tokenizer, run.facts["tokenizer"], cache)
         _say(_describe(splits, run))
         trainer = Trainer(run, splits["training"], splits["validation"], callbacks)
         trainer.restore()
+        _say(trainer.outlook())
         trainer.run_epochs()
     return Run(run.folder, run.config, run.facts)
 
@@ -130,6 +132,17 @@ class Trainer:
             list(callbacks), model=self.model, verbose=0, epochs=settings.epochs, steps=self.batches.steps
         )
         self.checkpoints = Checkpoints(run.folder / "checkpoints")
+
+    def outlook(self) -> str:
+        """How long the training will be, and what to do when that is too short to learn much."""
+        epochs, steps = self.config.training.epochs, self.batches.steps
+        text = f"{epochs * steps:,} steps in all, {steps:,} an epoch."
+        if epochs * steps < FEW_STEPS:
+            text += (
+                f" That is little: the model will hardly have learnt the language. With training.epochs="
+                f"{-(-FEW_STEPS // steps)}, or a smaller dataset.batch_size, it learns more."
+            )
+        return text
 
     # === Checkpoint ===
 

@@ -310,7 +310,8 @@ class Recorder(keras.callbacks.Callback):
 def test_callbacks_are_driven_as_by_fit(train):
     recorder = Recorder(epochs=2)
     run = train(*BARE, *SMALL, "training.epochs=5", callbacks=[recorder])
-    assert recorder.seen == ["begin", "epoch 0", run.history[0], "epoch 1", run.history[1], "end"]
+    rows = [row | {"val_loss": row["loss"]} for row in run.history]  # there is no validation text
+    assert recorder.seen == ["begin", "epoch 0", rows[0], "epoch 1", rows[1], "end"]
     assert recorder.params["epochs"] == 5 and recorder.params["steps"] == run.history[0]["step"]
 
 
@@ -349,7 +350,8 @@ def test_patience_stops_and_the_best_weights_stay(train, monkeypatch, capsys):
 
 def test_a_rate_that_is_far_too_high_ends_with_advice(train, eagerly):
     with pytest.raises(
-        TrainingError, match=r"The loss became (nan|inf) near.*Try a lower training.learning_rate \(now 1e\+38\)"
+        TrainingError,
+        match=r"The loss or its gradient became (nan|inf) near.*Try a lower training.learning_rate \(now 1e\+38\)",
     ):
         train(*BARE, *SMALL, "training.optimizer=sgd", "training.learning_rate=1e38", "training.epochs=1")
 
@@ -398,7 +400,7 @@ def test_a_run_that_breaks_off_ends_like_one_that_does_not(train, capsys, kind):
     assert f"Resumed at step {steps + 2} (epoch 2)." in capsys.readouterr().err
     assert same_weights(whole.folder, broken.folder)
     for one, other in zip(figures(whole.history), figures(broken.history), strict=True):
-        assert one == pytest.approx(other, rel=1e-12)  # sums of the same numbers in other groups
+        assert one == pytest.approx(other, rel=0)  # sums of the same numbers in other groups
 
 
 def test_a_run_that_is_resumed_between_epochs_ends_like_one_that_is_not(train, tmp_path, capsys):

@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from pipeline import decoding, layers
-from pipeline.config import LanguageModelConfig, RequestError
+from pipeline.config import LanguageModelConfig
 from pipeline.decoding import Decoder
 from pipeline.tokenizer import Tokenizer
 
@@ -26,16 +26,7 @@ def build(config: LanguageModelConfig, vocabulary_size: int) -> keras.Model:
     Args:
         config: cell, sizes, dropout, whether the output layer shares the embedding's matrix.
         vocabulary_size: kinds of tokens (V).
-
-    Raises:
-        RequestError: tied embeddings with `embedding_dim` other than `units`.
     """
-    if config.tie_embeddings and config.embedding_dim != config.units:
-        raise RequestError(
-            f"tie_embeddings=True with embedding_dim={config.embedding_dim} and units={config.units}: a shared matrix "
-            f"needs both to be equal. Set model.embedding_dim={config.units}."
-        )
-
     # === Layers ===
     embedding_class = keras.layers.ReversibleEmbedding if config.tie_embeddings else keras.layers.Embedding
     embedding = embedding_class(
