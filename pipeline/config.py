@@ -117,7 +117,7 @@ class LanguageModelConfig(Section):
     family: str = setting("language_model", "the model family", choices=("language_model",))
     cell: str = setting("lstm", "the recurrent layer", choices=("lstm", "gru", "rnn"))
     embedding_dim: int = setting(256, "size of a token's vector (E)", minimum=1)
-    units: int = setting(512, "size of a recurrent layer (U)", minimum=1)
+    units: int = setting(256, "size of a recurrent layer (U)", minimum=1)
     num_layers: int = setting(1, "recurrent layers", minimum=1)
     dropout: float = setting(0.0, "share dropped on the non-recurrent connections", minimum=0.0, maximum=0.95)
     tie_embeddings: bool = setting(False, "the output layer uses the embedding's matrix")
