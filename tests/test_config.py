@@ -143,7 +143,7 @@ def test_a_bad_override_names_the_value_and_what_is_allowed(assignment, expected
 
 def test_overrides_apply_in_order_and_leave_the_rest_alone():
     changed = override(RunConfig(), ["model.units=3", "training.epochs=7", "model.units=4"])
-    assert sorted(difference(RunConfig(), changed)) == ["model.units: 512 → 4", "training.epochs: 10 → 7"]
+    assert sorted(difference(RunConfig(), changed)) == ["model.units: 256 → 4", "training.epochs: 10 → 7"]
 
 
 @pytest.mark.parametrize("text, value", [("true", True), ("Yes", True), ("1", True), ("FALSE", False), ("0", False)])
