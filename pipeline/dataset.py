@@ -147,6 +147,7 @@ class Strands:
     """
 
     carries_state = True
+    too_long = 0  # nothing is left out
 
     def __init__(
         self, tokens: TokenFile, batch_size: int, sequence_length: int, seed: int | None = None, restart: int = 0
@@ -178,6 +179,7 @@ class Windows:
     """Windows of one stream in shuffled order, each begun with the start token at a zero state."""
 
     carries_state = False
+    too_long = 0
 
     def __init__(self, tokens: TokenFile, batch_size: int, sequence_length: int, stride: int = 0, seed: int = 0):
         self.ids, self.seed = tokens.ids, seed

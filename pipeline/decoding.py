@@ -122,8 +122,8 @@ def generate(
         step: the second function of a `Decoder`; V, the last dimension of its logits, is known when it is traced.
         memory: what the step reads, each tensor (B, ...).
         state: what the step carries, each tensor (B, ...).
-        first_token_ids: (B,) int32, the first token that the step consumes. B may be 0. (At B = 1 a model's matrix
-            products differ in the last digits: pad to two rows where texts must not depend on their neighbours.)
+        first_token_ids: (B,) int32, the first token that the step consumes. B may be 0. (Where texts must not
+            depend on their neighbours, the caller fills the batch up to the decoder's `least_rows`.)
         sampling: one row of parameters per text.
         end_id: the token that ends a text; it is counted.
         padding_id: what stands behind the end.

@@ -141,13 +141,13 @@ def _normalized(blocks: Iterable[str], form: str) -> Iterator[str]:
     rest = ""
     for block in blocks:
         block = rest + block
-        border = next((index for index in range(len(block) - 1, 0, -1) if _starts_afresh(block[index])), 0)
+        border = next((index for index in range(len(block) - 1, 0, -1) if starts_afresh(block[index])), 0)
         yield unicodedata.normalize(form, block[:border])
         rest = block[border:]
     yield unicodedata.normalize(form, rest)
 
 
-def _starts_afresh(character: str) -> bool:
+def starts_afresh(character: str) -> bool:
     """Whether a character never changes with, nor changes, what stands before it, in any normal form.
 
     Marks (accents, vowel signs) join the letter before them; so do the vowels and finals of Hangul.

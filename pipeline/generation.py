@@ -189,7 +189,6 @@ class TextModel:
 
     def _filled(self, rows):
         """Fills a batch up to the decoder's least number of rows with rows of nothing."""
-
         size = tf.shape(tf.nest.flatten(rows)[0])[0]
 
         def filled(tensor):
@@ -254,14 +253,9 @@ def generate(
     texts = open_texts(source, no_repeat_ngram)
     values = texts.settings | {name: value for name, value in given.items() if value is not None}
     settings = SamplingConfig(**values)  # checks the ranges
-    limits = {
-        "beam_width": (beam_width, BEAMS),
-        "no_repeat_ngram": (no_repeat_ngram, LONGEST),
-        "seed": (seed, 2**62),
-    }
-    for name, (value, most) in limits.items():
-        if not 0 <= value <= most:
-            raise RequestError(f"{name}={value} is not allowed: it must be at least 0 and at most {most}.")
+    _require("beam_width", beam_width, BEAMS)
+    _require("no_repeat_ngram", no_repeat_ngram, LONGEST)
+    _require("seed", seed, 2**62)
     if not math.isfinite(length_penalty):
         raise RequestError(f"length_penalty={length_penalty} is not a finite number.")
     results = []
@@ -272,6 +266,11 @@ def generate(
         else:
             results += _sampled(texts, part, settings, seed + first)
     return results
+
+
+def _require(name: str, value: int, most: int) -> None:
+    if not 0 <= value <= most:
+        raise RequestError(f"{name}={value} is not allowed: it must be at least 0 and at most {most}.")
 
 
 class Texts(NamedTuple):

@@ -285,7 +285,7 @@ def _not_normalized(text: str, form: str) -> int:
     number = 0
     for run in _NOT_ASCII.findall(text):
         if not unicodedata.is_normalized(form, run):
-            starts = [i for i, character in enumerate(run) if i == 0 or files._starts_afresh(character)]
+            starts = [i for i, character in enumerate(run) if i == 0 or files.starts_afresh(character)]
             parts = (run[start:end] for start, end in itertools.pairwise([*starts, len(run)]))
             number += sum(len(part) for part in parts if not unicodedata.is_normalized(form, part))
     return number

@@ -120,7 +120,7 @@ class Trainer:
         self.optimizer = build_optimizer(settings)
         self.optimizer.build(self.model.trainable_variables)
         self.batches = training_batches(training, run.config.dataset, settings.seed)
-        if getattr(self.batches, "too_long", 0):
+        if self.batches.too_long:
             longest = run.config.dataset.sequence_length
             _say(f"{self.batches.too_long:,} documents of over {longest} tokens are left out of training.")
         self.state = self.zeros = self.family.initial_state(self.model, run.config.dataset.batch_size)

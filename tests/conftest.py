@@ -13,10 +13,12 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent.parent), o
 
 import pytest  # noqa: E402
 
+from pipeline import files  # noqa: E402
 from pipeline.config import (  # noqa: E402
     CorpusConfig,
     DatasetConfig,
     LanguageModelConfig,
+    RequestError,
     RunConfig,
     SamplingConfig,
     TokenizerConfig,
@@ -40,6 +42,24 @@ def some_lines(count: int, seed: int = 1) -> list[str]:
     generator = random.Random(seed)
     words = ["light", "water", "earth", "heaven", "said", "God's", "and", "the", "我喜歡學習", "然後", "他说"]
     return [f"{i} " + " ".join(generator.choice(words) for _ in range(6)) + "." for i in range(count)]
+
+
+def refusal(function, *arguments) -> str:
+    """Returns the message with which a function refuses its arguments."""
+    with pytest.raises(RequestError) as caught:
+        function(*arguments)
+    return str(caught.value)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks and pieces so small that everything lies on a border."""
+
+    def shrink(block_bytes, piece_characters=7):
+        monkeypatch.setattr(files, "BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(files, "PIECE_CHARACTERS", piece_characters)
+
+    return shrink
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
-from pipeline import corpus, files
+from pipeline import corpus
 from pipeline.config import CorpusConfig, RequestError
+from tests.conftest import refusal
 
 
 def documents(split):
@@ -34,23 +35,6 @@ def splits(loaded):
 
 def of_files(*names, **settings):
     return CorpusConfig(source="files", files=tuple(map(str, names)), **settings)
-
-
-def refusal(function, *arguments):
-    with pytest.raises(RequestError) as caught:
-        function(*arguments)
-    return str(caught.value)
-
-
-@pytest.fixture
-def small_blocks(monkeypatch):
-    """Blocks and pieces so small that everything lies on a border."""
-
-    def shrink(block_bytes, piece_characters=7):
-        monkeypatch.setattr(files, "BLOCK_BYTES", block_bytes)
-        monkeypatch.setattr(files, "PIECE_CHARACTERS", piece_characters)
-
-    return shrink
 
 
 def test_docstring_examples():

@@ -12,6 +12,7 @@ import pytest
 
 from pipeline import corpus, files
 from pipeline.config import CorpusConfig, RequestError
+from tests.conftest import refusal
 
 
 def documents(pieces):
@@ -28,23 +29,6 @@ def documents(pieces):
 
 def read(path, **settings):
     return documents(corpus.read_split(CorpusConfig(source="files", **settings), [str(path)]))
-
-
-def refusal(function, *arguments):
-    with pytest.raises(RequestError) as caught:
-        function(*arguments)
-    return str(caught.value)
-
-
-@pytest.fixture
-def small_blocks(monkeypatch):
-    """Blocks and pieces so small that everything lies on a border."""
-
-    def shrink(block_bytes, piece_characters=7):
-        monkeypatch.setattr(files, "BLOCK_BYTES", block_bytes)
-        monkeypatch.setattr(files, "PIECE_CHARACTERS", piece_characters)
-
-    return shrink
 
 
 def test_docstring_examples():
@@ -80,11 +64,11 @@ def test_cleaning_in_blocks_equals_cleaning_the_whole(form):
         assert "".join(files._cleaned(blocks, config)) == expected == files.clean(whole, config)
 
 
-def test_no_character_that_composes_with_the_one_before_starts_afresh():
+def test_no_character_that_composes_with_the_one_beforestarts_afresh():
     for code in range(sys.maxunicode + 1):
         parts = unicodedata.decomposition(chr(code)).split()
         if len(parts) == 2 and not parts[0].startswith("<"):
-            assert not files._starts_afresh(chr(int(parts[1], 16))), hex(code)
+            assert not files.starts_afresh(chr(int(parts[1], 16))), hex(code)
 
 
 # === Files ===
