@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import presets
-from pipeline.config import LONGEST, RequestError, RunConfig, Section, nearest, override, to_json
+from pipeline.config import LONGEST, MODELS, RequestError, RunConfig, Section, nearest, override, to_json
 
 WORKED, FAILED, ASKED_WRONGLY = 0, 1, 2
 SETTING = re.compile(r"[a-z_]+\.[a-z_]+=")
@@ -309,16 +309,25 @@ def _at_least_one(name: str, value: int) -> None:
 def _settings_help() -> str:
     """Every setting with its default, for `train --help`."""
     lines = []
-    for section in dataclasses.fields(RunConfig):
-        default = getattr(RunConfig(), section.name)
-        if isinstance(default, Section):
-            for field in dataclasses.fields(default):
-                choices = field.metadata["choices"]
-                text = field.metadata["description"] + (f" ({', '.join(choices)})" if choices else "")
-                value = getattr(default, field.name)
-                shown = ",".join(value) if isinstance(value, tuple) else value
-                lines.append(f"  {section.name + '.' + field.name + '=' + str(shown):42} {text}")
+    for field in dataclasses.fields(RunConfig):
+        default = getattr(RunConfig(), field.name)
+        families = MODELS if field.name == "model" else [type(default)]
+        for cls in families if isinstance(default, Section) else []:
+            if cls is not type(default):
+                lines.append(f"  with the presets of {cls.family}:")
+            lines += _section_help(field.name, cls())
     return "\n".join(lines)
+
+
+def _section_help(section: str, default: Section) -> list[str]:
+    lines = []
+    for field in dataclasses.fields(default):
+        choices = field.metadata["choices"]
+        text = field.metadata["description"] + (f" ({', '.join(choices)})" if choices else "")
+        value = getattr(default, field.name)
+        shown = ",".join(value) if isinstance(value, tuple) else value
+        lines.append(f"  {section + '.' + field.name + '=' + str(shown):42} {text}")
+    return lines
 
 
 def _complain(error: object, status: int) -> int:

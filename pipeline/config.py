@@ -108,11 +108,26 @@ class DatasetConfig(Section):
         64, "strands: batches after which a row begins anew, with the start token and a zero state; 0: never", minimum=0
     )
     stride: int = setting(0, "windows: tokens from one's start to the next's; 0: sequence_length", minimum=0)
+    windows: int = setting(0, "windows: how many an epoch draws, others in each; 0: all", minimum=0)
+    targets: str = setting(
+        "every", "what is predicted of a row: every token or, as in most tutorials, the last", choices=("every", "last")
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.targets == "last" and self.batches == "sentences":
+            raise RequestError(
+                "dataset.targets=last with dataset.batches=sentences is not allowed: only ends would be learnt. "
+                "Set dataset.batches=windows or strands."
+            )
 
 
 @dataclass(frozen=True)
 class LanguageModelConfig(Section):
     """Embedding → recurrent layers → Dense over the vocabulary, a target at every step."""
+
+    BATCHES = ("strands", "windows", "sentences")  # no fields: what a family can be trained on
+    LAST_STEP = False  # and whether it predicts the last step alone
 
     family: str = setting("language_model", "the model family", choices=("language_model",))
     cell: str = setting("lstm", "the recurrent layer", choices=("lstm", "gru", "rnn"))
@@ -130,6 +145,47 @@ class LanguageModelConfig(Section):
                 f"model.tie_embeddings=True with embedding_dim={self.embedding_dim} and units={self.units}: a shared "
                 f"matrix needs both to be equal. Set model.embedding_dim={self.units} or model.tie_embeddings=false."
             )
+
+
+@dataclass(frozen=True)
+class Document000Config(Section):
+    """Document 000: Embedding → two recurrent layers → Dense softmax on the last step."""
+
+    BATCHES = ("windows",)
+    LAST_STEP = True
+
+    family: str = setting("document_000", "the model family", choices=("document_000",))
+    cell: str = setting("lstm", "the recurrent layer", choices=("lstm", "gru", "rnn"))
+    embedding_dim: int = setting(128, "size of a token's vector (E)", minimum=1)
+    units: int = setting(256, "size of a recurrent layer (U)", minimum=1)
+
+
+@dataclass(frozen=True)
+class Document003Config(Section):
+    """Document 003: Embedding → LSTM layers, states in and out → Dense on the last step."""
+
+    BATCHES = ("strands", "windows")
+    LAST_STEP = True
+
+    family: str = setting("document_003", "the model family", choices=("document_003",))
+    embedding_dim: int = setting(128, "size of a token's vector (E)", minimum=1)
+    units: int = setting(256, "size of an LSTM layer (U), `hidden_dim` in the document", minimum=1)
+    num_layers: int = setting(2, "LSTM layers", minimum=1)
+
+
+@dataclass(frozen=True)
+class Document004Config(Section):
+    """Document 004: one number a step → LSTM → Dense 1, sigmoid."""
+
+    BATCHES = ("windows",)
+    LAST_STEP = True
+
+    family: str = setting("document_004", "the model family", choices=("document_004",))
+    units: int = setting(128, "size of the LSTM layer (U)", minimum=1)
+
+
+ModelConfig = LanguageModelConfig | Document000Config | Document003Config | Document004Config
+MODELS = typing.get_args(ModelConfig)
 
 
 @dataclass(frozen=True)
@@ -180,9 +236,21 @@ class RunConfig(Section):
     corpus: CorpusConfig = dataclasses.field(default_factory=CorpusConfig)
     tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
     dataset: DatasetConfig = dataclasses.field(default_factory=DatasetConfig)
-    model: LanguageModelConfig = dataclasses.field(default_factory=LanguageModelConfig)
+    model: ModelConfig = dataclasses.field(default_factory=LanguageModelConfig)
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
     sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
+
+    def __post_init__(self):
+        super().__post_init__()
+        family, dataset = self.model.family, self.dataset
+        if dataset.batches not in self.model.BATCHES:
+            allowed = " or ".join(self.model.BATCHES)
+            raise RequestError(f"dataset.batches={dataset.batches} does not suit model.family={family}: set {allowed}.")
+        if self.model.LAST_STEP and dataset.targets != "last":
+            raise RequestError(
+                f"dataset.targets={dataset.targets} does not suit model.family={family}, which predicts the last step "
+                "alone: set dataset.targets=last."
+            )
 
 
 def to_json(config: Section) -> dict[str, Any]:
@@ -203,6 +271,7 @@ def from_json(cls: type[Section], values: Mapping[str, Any]) -> Any:
     Raises:
         RequestError: a field is unknown, or its value is not allowed.
     """
+    cls = _class_for(cls, values)
     kinds = typing.get_type_hints(cls)
     if not isinstance(values, Mapping):
         raise RequestError(f"{cls.__name__} is {values!r}, but must be an object with the fields {', '.join(kinds)}.")
@@ -265,7 +334,20 @@ def difference(old: Section, new: Section, prefix: str = "") -> list[str]:
 
 
 def _is_section(kind) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Section)
+    return all(isinstance(cls, type) and issubclass(cls, Section) for cls in typing.get_args(kind) or [kind])
+
+
+def _class_for(kind, values) -> type[Section]:
+    """The class itself; of several families' configurations, the one whose family the values name."""
+    classes = {cls.family: cls for cls in typing.get_args(kind)}
+    if not classes:
+        return kind
+    if not isinstance(values, Mapping):
+        return next(iter(classes.values()))  # whose complaint is as good as any
+    family = str(values.get("family"))
+    if family not in classes:
+        raise RequestError(f"Unknown model.family {family!r}: {nearest(family, classes)}.")
+    return classes[family]
 
 
 def _plain(value):
@@ -301,7 +383,7 @@ def _as_type(name: str, value, kind):
         raise RequestError(f"{name} is {value!r}, but must be of type list of strings.")
     if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
-    raise RequestError(f"{name} is {value!r}, but must be of type {kind.__name__}.")
+    raise RequestError(f"{name} is {value!r}, but must be of type {getattr(kind, '__name__', kind)}.")
 
 
 def _check_range(cls: type, name: str, value) -> None:

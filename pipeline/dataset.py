@@ -144,15 +144,22 @@ class Strands:
         batch_size, sequence_length: B and T.
         seed: picks each epoch's beginning; None: the text is read from its own.
         restart: batches after which a row begins anew, in turn; 0: never inside an epoch.
+        last: whether a row's last token alone is a target.
     """
 
     carries_state = True
     too_long = 0  # nothing is left out
 
     def __init__(
-        self, tokens: TokenFile, batch_size: int, sequence_length: int, seed: int | None = None, restart: int = 0
+        self,
+        tokens: TokenFile,
+        batch_size: int,
+        sequence_length: int,
+        seed: int | None = None,
+        restart: int = 0,
+        last: bool = False,
     ):
-        self.ids, self.seed, self.restart = tokens.ids, seed, restart
+        self.ids, self.seed, self.restart, self.last = tokens.ids, seed, restart, last
         self.batch_size, self.sequence_length = batch_size, sequence_length
         self.strand_length = -(-len(self.ids) // batch_size)
         self.steps = -(-self.strand_length // sequence_length)
@@ -165,6 +172,8 @@ class Strands:
         ids = self.ids[(rows + steps + offset) % total].astype(np.int32)  # (B, T + 1)
         ids[self._begins(index), 0] = Tokenizer.start_id
         inside = (steps[:, 1:] < self.strand_length) & (rows + steps[:, 1:] < total)  # (B, T)
+        if self.last:
+            inside[:, :-1] = False
         return ids[:, :-1], ids[:, 1:], inside.astype(np.float32)
 
     def _begins(self, index: int) -> np.ndarray:
@@ -176,26 +185,58 @@ class Strands:
 
 
 class Windows:
-    """Windows of one stream in shuffled order, each begun with the start token at a zero state."""
+    """Windows of one stream in shuffled order, each begun with the start token at a zero state.
+
+    Args:
+        tokens: the text.
+        batch_size, sequence_length: B and T.
+        stride: tokens from one window's start to the next's; 0: T.
+        seed: picks each epoch's order.
+        windows: how many an epoch draws, others in each; 0: all.
+        last: whether a window's last token alone is a target. Then every fourth row sees a shorter context, of any
+            length, behind padding: else the network would never learn how a text goes on that has just begun.
+    """
 
     carries_state = False
     too_long = 0
 
-    def __init__(self, tokens: TokenFile, batch_size: int, sequence_length: int, stride: int = 0, seed: int = 0):
-        self.ids, self.seed = tokens.ids, seed
+    def __init__(
+        self,
+        tokens: TokenFile,
+        batch_size: int,
+        sequence_length: int,
+        stride: int = 0,
+        seed: int = 0,
+        windows: int = 0,
+        last: bool = False,
+    ):
+        self.ids, self.seed, self.last = tokens.ids, seed, last
         self.batch_size, self.sequence_length = batch_size, sequence_length
         self.stride = stride or sequence_length
-        self.windows = max(0, (len(self.ids) - sequence_length) // self.stride + 1)
+        self.available = max(0, (len(self.ids) - sequence_length) // self.stride + 1)
+        self.windows = min(windows or self.available, self.available)
         self.steps = -(-self.windows // batch_size)
 
     def batch(self, epoch: int, index: int) -> Batch:
         rows = np.arange(index * self.batch_size, (index + 1) * self.batch_size)
         present = rows < self.windows  # the last batch is filled up with rows of weight 0
-        window = permute(rows % self.windows, self.windows, self.seed, epoch)
+        window = permute(rows % self.windows, self.available, self.seed, epoch)
         targets = self.ids[window[:, None] * self.stride + np.arange(self.sequence_length)].astype(np.int32)  # (B, T)
         start = np.full((self.batch_size, 1), Tokenizer.start_id, np.int32)
+        inputs = np.concatenate([start, targets[:, :-1]], axis=1)
         weights = np.broadcast_to(present[:, None], targets.shape).astype(np.float32)
-        return np.concatenate([start, targets[:, :-1]], axis=1), targets, weights
+        if self.last:
+            inputs = self._with_shorter_contexts(inputs, epoch, index)
+            weights[:, :-1] = 0
+        return inputs, targets, weights
+
+    def _with_shorter_contexts(self, inputs: np.ndarray, epoch: int, index: int) -> np.ndarray:
+        """Lets every fourth row (B, T) begin later, anywhere up to its last token, behind padding."""
+        begins = _generator(self.seed, epoch, index).integers(self.sequence_length, size=(self.batch_size, 1))
+        begins[np.arange(self.batch_size) % 4 != 0] = 0
+        steps = np.arange(self.sequence_length)
+        inputs = np.where(steps == begins, Tokenizer.start_id, inputs)
+        return np.where(steps < begins, Tokenizer.padding_id, inputs).astype(np.int32)
 
 
 class Sentences:
@@ -253,10 +294,11 @@ def training_batches(tokens: TokenFile, config: DatasetConfig, seed: int) -> Bat
         RequestError: the text is shorter than one window, or no document is short enough.
     """
     size, length = config.batch_size, config.sequence_length
+    last = config.targets == "last"
     if config.batches == "strands":
-        batches = Strands(tokens, size, length, seed, config.restart)
+        batches = Strands(tokens, size, length, seed, config.restart, last)
     elif config.batches == "windows":
-        batches = Windows(tokens, size, length, config.stride, seed)
+        batches = Windows(tokens, size, length, config.stride, seed, config.windows, last)
     else:
         batches = Sentences(tokens, size, length, seed)
     if batches.steps == 0 or (config.batches == "strands" and tokens.tokens < size):
@@ -326,5 +368,5 @@ def _mix(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-def _generator(seed: int, epoch: int) -> np.random.Generator:
-    return np.random.default_rng([seed, epoch])
+def _generator(*key: int) -> np.random.Generator:
+    return np.random.default_rng(key)

@@ -67,7 +67,9 @@ class Monitor:
             # Four spaces in front of each line: Markdown for "as it is".
             samples = ["    " + text.replace("\n", "\n    ") for text in self._samples(run, model)]
             tf.summary.text("samples", samples, row["step"])
-        write_projector(self.folder, model.get_layer("embedding"), run.tokenizer.vocabulary)
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.Embedding):  # document 004 has none
+                write_projector(self.folder, layer, run.tokenizer.vocabulary)
 
     def _samples(self, run: Run, model: keras.Model) -> list[str]:
         if self._sampler is None:

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from pipeline.config import (
     CorpusConfig,
     DatasetConfig,
+    Document000Config,
+    Document003Config,
+    Document004Config,
     LanguageModelConfig,
     RequestError,
     RunConfig,
@@ -116,6 +119,77 @@ def _zaremba(name, units, steps, dropout, limit, epochs, after, factor) -> RunCo
     )
 
 
+def tang_characters() -> RunConfig:
+    """For `--data`, poems in .jsonl with a field `paragraphs`: Chinese regulated verse, each poem a row of its own."""
+    return RunConfig(
+        name="tang-characters",
+        corpus=CorpusConfig(source="files", field="paragraphs", documents="line"),
+        tokenizer=TokenizerConfig(level="character", min_count=5),
+        # Eight lines of seven characters, with their marks, are 72 tokens; longer poems are hardly regulated verse.
+        dataset=DatasetConfig(batches="sentences", batch_size=64, sequence_length=80),
+        model=LanguageModelConfig(embedding_dim=256, units=256, num_layers=1, tie_embeddings=True),
+        training=TrainingConfig(epochs=4, learning_rate=3e-3, schedule="cosine", warmup_steps=50),
+        sampling=SamplingConfig(max_new_tokens=100, temperature=0.8, prompts=("", "春", "明月")),
+    )
+
+
+def document_000_lstm() -> RunConfig:
+    """Document 000 as written: words, two LSTM layers, a softmax on the last step."""
+    return _document_000("lstm")
+
+
+def document_000_gru() -> RunConfig:
+    """Document 000 with the GRU that it announces."""
+    return _document_000("gru")
+
+
+def document_000_rnn() -> RunConfig:
+    """Document 000 with the plain recurrent network that it begins with."""
+    return _document_000("rnn")
+
+
+def _document_000(cell: str) -> RunConfig:
+    return RunConfig(
+        name=f"document-000-{cell}",
+        tokenizer=TokenizerConfig(level="word", max_vocabulary_size=4000),
+        # The document pads whole texts to 100 words. Each target costs a pass over its window: 32 words leave time
+        # for three times as many targets. Some 100,000 of them are drawn, of 880,000 that the text has.
+        dataset=DatasetConfig(
+            batches="windows", targets="last", batch_size=64, sequence_length=32, stride=1, windows=25_000
+        ),
+        model=Document000Config(cell=cell),
+        training=TrainingConfig(epochs=4),
+        sampling=SamplingConfig(max_new_tokens=60, temperature=0.8, prompts=BIBLE_PROMPTS),
+    )
+
+
+def document_003() -> RunConfig:
+    """Document 003: characters, the states carried from batch to batch, a target at each batch's last step."""
+    return RunConfig(
+        name="document-003",
+        tokenizer=TokenizerConfig(level="character"),
+        # The states bring what was read before: a short batch costs little and still has a long context.
+        dataset=DatasetConfig(batches="strands", targets="last", batch_size=64, sequence_length=8),
+        model=Document003Config(),
+        training=TrainingConfig(epochs=1, learning_rate=2e-3),
+        sampling=SamplingConfig(max_new_tokens=200, temperature=0.7, prompts=BIBLE_PROMPTS),
+    )
+
+
+def document_004() -> RunConfig:
+    """Document 004: a character as one number, in and out. It shows why nobody does it so."""
+    return RunConfig(
+        name="document-004",
+        tokenizer=TokenizerConfig(level="character"),
+        dataset=DatasetConfig(
+            batches="windows", targets="last", batch_size=32, sequence_length=32, stride=1, windows=10_000
+        ),
+        model=Document004Config(),
+        training=TrainingConfig(epochs=10),
+        sampling=SamplingConfig(max_new_tokens=100, temperature=1.0, prompts=("Once upon a time", "")),
+    )
+
+
 PRESETS: dict[str, Callable[[], RunConfig]] = {
     "kjv-words": kjv_words,
     "kjv-characters": kjv_characters,
@@ -124,6 +198,12 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
     "shakespeare-characters": shakespeare_characters,
     "zaremba-small": zaremba_small,
     "zaremba-medium": zaremba_medium,
+    "tang-characters": tang_characters,
+    "document-000-lstm": document_000_lstm,
+    "document-000-gru": document_000_gru,
+    "document-000-rnn": document_000_rnn,
+    "document-003": document_003,
+    "document-004": document_004,
 }
 
 

@@ -137,6 +137,9 @@ class Trainer:
         """How long the training will be, and what to do when that is too short to learn much."""
         epochs, steps = self.config.training.epochs, self.batches.steps
         text = f"{epochs * steps:,} steps in all, {steps:,} an epoch."
+        if self.config.dataset.targets == "last":
+            length = self.config.dataset.sequence_length
+            text += f" A target costs {length} steps of the network; a target at every step would cost one."
         if epochs * steps < FEW_STEPS:
             text += (
                 f" That is little: the model will hardly have learnt the language. With training.epochs="

@@ -2,9 +2,9 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
-import typing
 
 import pytest
 
@@ -25,8 +25,10 @@ from pipeline.config import (
     to_json,
 )
 from pipeline.presets import PRESETS
+from tests.conftest import refusal
 
-SECTIONS = {name: kind for name, kind in typing.get_type_hints(RunConfig).items() if kind is not str}
+SECTIONS = {field.name: type(getattr(RunConfig(), field.name)) for field in dataclasses.fields(RunConfig)}
+SECTIONS.pop("name")
 FIELDS = [(section, field.name) for section, kind in SECTIONS.items() for field in dataclasses.fields(kind)]
 
 
@@ -211,14 +213,25 @@ def test_a_configuration_cannot_be_changed():
         RunConfig().model.units = 3
 
 
-@pytest.mark.parametrize("kind", [RunConfig, *SECTIONS.values()])
+@pytest.mark.parametrize("kind", [*SECTIONS.values(), *config_module.MODELS, RunConfig])
 def test_every_default_is_allowed(kind):
     assert isinstance(kind(), Section)
 
 
 def test_every_section_of_the_module_is_part_of_a_run():
     sections = {value for value in vars(config_module).values() if isinstance(value, type) and value != Section}
-    assert {kind for kind in sections if issubclass(kind, Section)} == {RunConfig, *SECTIONS.values()}
+    assert {kind for kind in sections if issubclass(kind, Section)} == {
+        RunConfig,
+        *SECTIONS.values(),
+        *config_module.MODELS,
+    }
+
+
+@pytest.mark.parametrize("family", [None, "lstm", ["gan"]])
+def test_an_unknown_family_is_answered_with_the_known_ones(family):
+    values = to_json(RunConfig())
+    values["model"]["family"] = family
+    assert re.search("Unknown model.family.*document_000, .*language_model", refusal(from_json, RunConfig, values))
 
 
 # === Differences and hints ===

@@ -170,6 +170,41 @@ def test_windows_come_in_another_order_each_epoch():
     assert not np.array_equal(np.concatenate(epoch_of(batches, 0)[1]), np.concatenate(epoch_of(batches, 1)[1]))
 
 
+def test_an_epoch_draws_some_of_all_windows():
+    batches = Windows(distinct(400), 4, 10, stride=1, seed=1, windows=30)
+    assert batches.steps == 8
+    epochs = []
+    for epoch in range(2):
+        _, targets, weights = (np.concatenate(part) for part in epoch_of(batches, epoch))
+        starts = targets[weights[:, 0] == 1, 0]
+        assert len(set(starts)) == 30 and starts.max() > 300  # from the whole text
+        epochs.append(set(starts))
+    assert epochs[0] != epochs[1]
+    assert Windows(distinct(40), 4, 10, windows=30).windows == 4  # there are no more
+
+
+def test_last_targets_see_whole_windows_and_beginnings():
+    batches = Windows(distinct(4000), 8, 10, stride=1, seed=1, last=True)
+    inputs, targets, weights = (np.concatenate(part) for part in epoch_of(batches))
+    present = weights[:, -1] == 1
+    assert weights[:, :-1].sum() == 0 and present.sum() == 3991
+    begins = np.argmax(inputs == START, axis=1)
+    for row, target, begin in zip(inputs, targets, begins, strict=True):
+        assert (row[:begin] == 0).all() and row[begin] == START
+        assert np.array_equal(row[begin + 1 :], target[begin:-1])  # and the target stands behind them
+    assert (begins.reshape(-1, 8)[:, [1, 2, 3, 5, 6, 7]] == 0).all()
+    assert set(begins) == set(range(10))
+
+
+def test_the_last_step_of_strands_is_their_only_target():
+    every = epoch_of(Strands(distinct(103), 4, 5, seed=1))
+    last = epoch_of(Strands(distinct(103), 4, 5, seed=1, last=True))
+    for one, other in zip(every[:2], last[:2], strict=True):
+        assert np.array_equal(np.concatenate(one), np.concatenate(other))
+    weights, every_weight = np.concatenate(last[2]), np.concatenate(every[2])
+    assert weights[:, :-1].sum() == 0 and np.array_equal(weights[:, -1], every_weight[:, -1])
+
+
 # === Sentences ===
 
 
@@ -213,6 +248,7 @@ def test_sentences_change_their_neighbours_and_their_order():
 KINDS = {
     "strands": lambda: Strands(distinct(103), 4, 5, seed=1),
     "windows": lambda: Windows(distinct(103), 4, 5, 3, seed=1),
+    "drawn windows": lambda: Windows(distinct(103), 4, 5, 1, seed=1, windows=50, last=True),
     "sentences": lambda: Sentences(documents([1 + i % 7 for i in range(50)]), 4, 6, seed=1),
 }
 
@@ -237,7 +273,7 @@ def test_a_data_set_from_a_position_is_the_rest_of_the_epoch(kind, first):
             assert np.array_equal(part, same) and part.dtype == same.dtype
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["strands", "windows", "sentences"])
 def test_another_seed_gives_other_batches(kind):
     tokens = documents([1 + i % 7 for i in range(50)])
     config = DatasetConfig(batches=kind, batch_size=4, sequence_length=7)

@@ -40,12 +40,6 @@ def test_an_unknown_preset_is_answered_with_the_nearest():
         preset("kjv-word")
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_tied_embeddings_have_one_size(name):
-    model = preset(name).model
-    assert not model.tie_embeddings or model.embedding_dim == model.units
-
-
 def test_zaremba_presets_are_those_of_the_paper():
     # Zaremba et al. 2014, section 4.1.
     small, medium = preset("zaremba-small"), preset("zaremba-medium")

@@ -8,7 +8,8 @@ Shapes, in the comments at the ends of lines and in the docstrings:
 
 A family is a module with five functions. There is no base class: a module that has them is a family.
 
-    build(config, vocabulary_size) → keras.Model     token ids (B, T) → logits (B, T, V), not normalised
+    build(config, vocabulary_size) → keras.Model     token ids (B, T) → logits (B, T, V), not normalised; the
+                                                     documents' networks end as the documents write them
     initial_state(model, batch_size) → state         nested tuples of zeros, one entry a layer
     forward(model, token_ids, state, training) → (logits (B, T, V) float32, state)
     loss(model, batch, state, training) → (nats (B,) float32 summed over steps, state)
@@ -21,9 +22,14 @@ from types import ModuleType
 
 import keras
 
-from pipeline.models import language_model
+from pipeline.models import documents, language_model
 
-FAMILIES: dict[str, ModuleType] = {"language_model": language_model}
+FAMILIES: dict[str, ModuleType] = {
+    "language_model": language_model,
+    "document_000": documents,
+    "document_003": documents,
+    "document_004": documents,
+}
 
 
 def family(config) -> ModuleType:

@@ -1,0 +1,247 @@
+"""The networks of the documents that this project grew out of, layer by layer as written there, on stock Keras layers.
+
+Document 000:  Embedding 128 → LSTM 256 → LSTM 256 → Dense, softmax; GRU or SimpleRNN in the LSTM's place
+Document 003:  Embedding → LSTM layers, hidden and cell states in and out → Dense
+Document 004:  one number a step → LSTM 128 → Dense 1, sigmoid
+
+All three predict from the last step alone: each target costs a pass over the whole window, where `language_model`
+learns from every step of it. `loss` with `training=True` is what the documents write, the network's own call and the
+loss that they compile it with. Everything else runs the same cells over every step with the states carried, so that
+text is scored, generated and exported as with every family.
+"""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from pipeline import decoding
+from pipeline.config import Document000Config, Document003Config, Document004Config
+from pipeline.decoding import Decoder
+from pipeline.models.language_model import initial_state, recurrent_layers
+from pipeline.tokenizer import Tokenizer
+
+RECURRENT = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}
+
+__all__ = ["build", "initial_state", "forward", "loss", "decoder", "generate_text"]
+
+
+def build(config, vocabulary_size: int) -> keras.Model:
+    """Builds the network of a document.
+
+    Args:
+        config: `Document000Config`, `Document003Config` or `Document004Config`.
+        vocabulary_size: kinds of tokens (V), the special ones included.
+    """
+    if isinstance(config, Document000Config):
+        return document_000(config, vocabulary_size)
+    if isinstance(config, Document003Config):
+        return document_003(config, vocabulary_size)
+    return document_004(config, vocabulary_size)
+
+
+def document_000(config: Document000Config, vocabulary_size: int) -> keras.Model:
+    """Document 000, section 4: token ids (B, T) → probabilities (B, V) of the token behind them.
+
+    The document pads on the left and lets the network read the padding; here it is masked.
+    """
+    recurrent = RECURRENT[config.cell]
+    return keras.Sequential(
+        [
+            keras.Input((None,), dtype="int32", name="token_ids"),
+            keras.layers.Embedding(vocabulary_size, config.embedding_dim, mask_zero=True, name="embedding"),
+            recurrent(config.units, return_sequences=True, name=f"{config.cell}_0"),
+            recurrent(config.units, name=f"{config.cell}_1"),
+            keras.layers.Dense(vocabulary_size, activation="softmax", dtype="float32", name="output"),
+        ],
+        name="document_000",
+    )
+
+
+def document_003(config: Document003Config, vocabulary_size: int) -> keras.Model:
+    """Document 003, section 5: (token ids (B, T), states) → (logits (B, V) of the token behind them, states).
+
+    The states are ((hidden (B, U), cell (B, U)), …), a pair for each layer, where PyTorch stacks them.
+    """
+    # === Layers ===
+    embedding = keras.layers.Embedding(vocabulary_size, config.embedding_dim, mask_zero=True, name="embedding")
+    lstm = [
+        keras.layers.LSTM(config.units, return_sequences=True, return_state=True, name=f"lstm_{i}")
+        for i in range(config.num_layers)
+    ]
+    output = keras.layers.Dense(vocabulary_size, dtype="float32", name="output")
+
+    # === Functional Model ===
+    token_ids = keras.Input((None,), dtype="int32", name="token_ids")  # (B, T)
+    state = tuple(
+        (keras.Input((config.units,), name=f"hidden_{i}"), keras.Input((config.units,), name=f"cell_{i}"))
+        for i in range(config.num_layers)
+    )
+    x, new_state = embedding(token_ids), []  # (B, T, E)
+    for layer, (hidden, cell) in zip(lstm, state, strict=True):
+        x, hidden, cell = layer(x, initial_state=[hidden, cell])  # (B, T, U)
+        new_state.append((hidden, cell))
+    logits = output(x[:, -1])  # (B, V)
+    return keras.Model((token_ids, state), (logits, tuple(new_state)), name="document_003")
+
+
+def document_004(config: Document004Config, vocabulary_size: int) -> keras.Model:
+    """Document 004, section 4: token ids (B, T) → one number (B, 1) in [0, 1], the next token's id as a share of V − 1.
+
+    The document feeds the ids as they are, for which its loss has no lower bound; here they are scaled to [0, 1].
+    """
+    return keras.Sequential(
+        [
+            keras.Input((None,), dtype="int32", name="token_ids"),
+            keras.layers.Rescaling(1 / (vocabulary_size - 1), name="scaling"),
+            keras.layers.Reshape((-1, 1), name="one_number_a_step"),
+            keras.layers.Masking(0.0, name="mask"),
+            keras.layers.LSTM(config.units, name="lstm_0"),
+            keras.layers.Dense(1, activation="sigmoid", dtype="float32", name="output"),
+        ],
+        name="document_004",
+    )
+
+
+def forward(model: keras.Model, token_ids, state, training: bool = False):
+    """Runs the trained cells over some steps, from one state to the next.
+
+    Args:
+        model: what `build` returned.
+        token_ids: (B, T) int32, without padding.
+        state: what `initial_state` or an earlier `forward` returned.
+        training: unused, for the documents have no dropout.
+
+    Returns:
+        logits (B, T, V) float32, and the state behind the last step.
+    """
+    x, new_state = _inputs(model, token_ids), []  # (B, T, E)
+    for layer, layer_state in zip(recurrent_layers(model), state, strict=True):
+        # The layer may return its last output alone; its cell knows every step's.
+        every_step = keras.layers.RNN(layer.cell, return_sequences=True, return_state=True, dtype=layer.dtype_policy)
+        x, *layer_state = every_step(x, initial_state=list(layer_state))  # (B, T, U)
+        new_state.append(tuple(layer_state))
+    return _logits(model, x), tuple(new_state)
+
+
+def loss(model: keras.Model, batch, state, training: bool = False):
+    """The negative log-likelihood of a batch; in training the document's own loss of the last step.
+
+    Args:
+        model: what `build` returned.
+        batch: inputs (B, T) int32, in training padded on the left; targets (B, T) int32; weights (B, T) float32.
+        state: what `initial_state` or an earlier call returned; a row that begins with the start token begins with
+            zeros instead.
+        training: True: the last step's loss as the document computes it, which is the negative log-likelihood in
+            documents 000 and 003, and the binary cross-entropy of one number in document 004. False: the negative
+            log-likelihood of every target.
+
+    Returns:
+        nats (B,) float32, summed over a row's targets, and the state behind the last step.
+    """
+    inputs, targets, weights = batch
+    begins = tf.equal(inputs[:, :1], Tokenizer.start_id)  # (B, 1)
+    state = tf.nest.map_structure(lambda part: tf.where(begins, tf.zeros_like(part), part), state)
+    if not training:
+        logits, state = forward(model, inputs, state)
+        nats = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)  # (B, T)
+        return tf.reduce_sum(nats * weights, axis=1), state
+    if model.name == "document_003":
+        logits, state = model((inputs, state), training=True)
+        nats = keras.losses.sparse_categorical_crossentropy(targets[:, -1], logits, from_logits=True)
+    elif model.name == "document_004":
+        share = tf.cast(targets[:, -1:], tf.float32) * model.get_layer("scaling").scale  # (B, 1)
+        nats = keras.losses.binary_crossentropy(share, model(inputs, training=True))
+    else:
+        nats = keras.losses.sparse_categorical_crossentropy(targets[:, -1], model(inputs, training=True))
+    return nats * weights[:, -1], state
+
+
+def decoder(model: keras.Model) -> Decoder:
+    """Returns the network as `start` and `step`, for `decoding.generate` and `decoding.beam_search`.
+
+    The context is prompt ids (B, T), padded on the right. The states are carried from step to step, so that a new
+    token costs one step and not a pass over a window.
+    """
+
+    def start(context):
+        state = initial_state(model, tf.shape(context)[0])
+        lengths = tf.math.count_nonzero(context != Tokenizer.padding_id, axis=1, dtype=tf.int32)
+        return (), decoding.read(step, (), state, context, lengths)
+
+    def step(token_ids, memory, state):
+        x, new_state = _inputs(model, token_ids[:, tf.newaxis])[:, 0], []  # (B, E)
+        for layer, layer_state in zip(recurrent_layers(model), state, strict=True):
+            x, layer_state = layer.cell(x, list(layer_state))  # (B, U)
+            new_state.append(tuple(layer_state) if isinstance(layer_state, (list, tuple)) else (layer_state,))
+        return _logits(model, x), tuple(new_state)
+
+    # The logits of document 004 are a product with one column, which stands for itself in each row.
+    return Decoder(start, step)
+
+
+def generate_text(
+    seed_text: str,
+    model: keras.Model,
+    tokenizer: Tokenizer,
+    num_words: int = 100,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> str:
+    """Document 004's function of this name, made to work, for every network of this module.
+
+    The document reads the seed's last word alone, asks the network once, and never uses `num_words`. Here the whole
+    seed is read, and each token that is drawn becomes the next step's input.
+
+    Args:
+        seed_text: what is continued.
+        model: what `build` returned.
+        tokenizer: what the network was trained with.
+        num_words: most tokens that are generated: words, or characters, as the tokenizer has it.
+        temperature: divides the logits; 0 takes the likeliest token.
+        seed: the same seed gives the same text.
+
+    Returns:
+        The continuation alone.
+    """
+    network = decoder(model)
+    rows = network.least_rows  # of one row the last digits would differ
+    ids = tf.concat([[tokenizer.start_id], tokenizer.tokenize(tf.constant([seed_text]))[0]], axis=0)  # (T,)
+    context = tf.repeat(ids[tf.newaxis], rows, axis=0)  # (rows, T)
+    memory, state = network.start(context[:, :-1])
+    settings = (num_words, temperature, 0, 1.0, 1.0, seed)
+    kinds = (tf.int32, tf.float32, tf.int32, tf.float32, tf.float32, tf.int64)
+    generated = decoding.generate(
+        network.step,
+        memory,
+        state,
+        context[:, -1],
+        decoding.Sampling(*(tf.fill([rows], tf.constant(v, kind)) for v, kind in zip(settings, kinds, strict=True))),
+        end_id=tokenizer.end_id,
+        padding_id=tokenizer.padding_id,
+        limit=num_words,
+        banned_ids=[tokenizer.padding_id, tokenizer.start_id, tokenizer.unknown_id],
+    )
+    after = [not seed_text[-1:].isspace() and bool(seed_text)] * rows
+    return tokenizer.detokenize(generated.token_ids, after=tf.constant(after)).numpy()[0].decode()
+
+
+def _inputs(model: keras.Model, token_ids):
+    """What the first recurrent layer reads: (B, T) → (B, T, E); E is 1 in document 004."""
+    if model.name == "document_004":
+        return model.get_layer("one_number_a_step")(model.get_layer("scaling")(token_ids))
+    return model.get_layer("embedding")(token_ids)
+
+
+def _logits(model: keras.Model, x):
+    """(…, U) → (…, V) float32: the output layer before its softmax; of document 004, what its loss means.
+
+    The binary cross-entropy of p against the share v / (V − 1) is, but for a term that is the same for all symbols,
+    −v / (V − 1) · logit(p). Read as an energy, it gives symbol v the logit v / (V − 1) · logit(p).
+    """
+    output = model.get_layer("output")
+    logits = tf.cast(x, tf.float32) @ output.kernel + output.bias  # (…, V), or (…, 1)
+    if model.name == "document_004":
+        scale = model.get_layer("scaling").scale
+        logits *= tf.range(round(1 / scale) + 1, dtype=tf.float32) * scale
+    return logits
