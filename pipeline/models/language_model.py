@@ -32,7 +32,7 @@ def build(config: LanguageModelConfig, vocabulary_size: int) -> keras.Model:
     embedding = embedding_class(
         vocabulary_size,
         config.embedding_dim,
-        embeddings_initializer=_initializer(config) or "uniform",
+        embeddings_initializer=_embedding_initializer(config),
         name="embedding",
     )
     recurrent = [
@@ -168,6 +168,13 @@ def _initializer(config: LanguageModelConfig):
     """A fresh initializer for one weight (one instance would give equal weights twice), or None for Keras' default."""
     limit = config.uniform_range
     return keras.initializers.RandomUniform(-limit, limit) if limit else None
+
+
+def _embedding_initializer(config: LanguageModelConfig):
+    """The embedding's: Keras' own is uniform in ± 0.05, others' (PyTorch's) is normal with deviation 1."""
+    if config.embedding_stddev:
+        return keras.initializers.RandomNormal(stddev=config.embedding_stddev)
+    return _initializer(config) or "uniform"
 
 
 def _initializers(config: LanguageModelConfig) -> dict:
