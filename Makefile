@@ -1,9 +1,10 @@
 # make run    from a book to a served model, in some minutes
 # make test   format, lint and all tests
+# make notebooks   run all notebooks anew, with their full settings
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test format clean
+.PHONY: run test notebooks format clean
 
 run: .venv/ready
 	$(BIN)/python -m pipeline demo kjv-words
@@ -12,6 +13,9 @@ test: .venv/ready-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
+
+notebooks: .venv/ready-dev
+	$(BIN)/python notebooks/run.py $(wildcard notebooks/0*.py)
 
 format: .venv/ready-dev
 	$(BIN)/ruff format .

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +28,7 @@ from pipeline.run import Run
 from pipeline.tokenizer import Tokenizer
 
 TOKENS_PER_STRAND = 250_000  # a text up to this long is read in one strand, from beginning to end
+HAN = re.compile("[\u3007\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003fffd]+")  # Chinese characters in a row
 BLOCK = 1 << 20  # ids that are looked at together; about 50 bytes of memory each
 
 Gram = tuple[int, ...]  # some token ids in a row
@@ -168,14 +170,20 @@ def sample_figures(texts: Sequence[str], tokenizer: Tokenizer, training: TokenFi
         training: the text that the model was trained on.
 
     Returns:
-        samples, distinct_1, distinct_2, distinct_3, repetition_4 and copied_8.
+        samples, distinct_1, distinct_2, distinct_3, repetition_4 and copied_8; for Chinese also regular_verse, and
+        the same of as many documents of the training text, which is what there was to learn.
     """
     token_lists = tokenizer.tokenize(tf.constant(list(texts), tf.string)).to_list()
+    verse = {}
+    if sum(len("".join(HAN.findall(text))) for text in texts) > sum(map(len, texts)) / 2:
+        verse["regular_verse"] = regular_verse(texts)
+        verse["regular_verse_training"] = regular_verse(_first_documents(training, tokenizer, len(texts)))
     return {
         "samples": len(token_lists),
         **{f"distinct_{n}": distinct_n(token_lists, n) for n in (1, 2, 3)},
         "repetition_4": repetition(token_lists, 4),
         "copied_8": copied_share(token_lists, training.ids, 8),
+        **verse,
     }
 
 
@@ -219,6 +227,25 @@ def copied_share(generated: Iterable[Sequence[int]], training: np.ndarray, n: in
     grams = Counter(gram for token_ids in generated for gram in _ngrams(token_ids, n))
     found = _occurring(set(grams), training, n) if grams else set()
     return sum(grams[gram] for gram in found) / max(1, grams.total())
+
+
+def regular_verse(texts: Sequence[str]) -> float:
+    """Returns the share of texts whose lines all have five Chinese characters, or all seven, as in regulated verse.
+
+    A line is what stands between marks and line ends. A text of a single line is no verse.
+
+    >>> regular_verse(["一二三四五，六七八九十。", "一二三四五，六七八。", "一二三四五。"])
+    0.3333333333333333
+    """
+    lengths = [[len(line) for line in HAN.findall(text)] for text in texts]
+    return sum(len(rows) > 1 and set(rows) in ({5}, {7}) for rows in lengths) / max(1, len(texts))
+
+
+def _first_documents(tokens: TokenFile, tokenizer: Tokenizer, count: int) -> list[str]:
+    """The first documents of a tokenized text as strings."""
+    ends = tokens.bounds[: count + 1]
+    rows = tf.RaggedTensor.from_row_splits(tokens.ids[: ends[-1]].astype(np.int32), ends)
+    return [text.decode() for text in tokenizer.detokenize(rows).numpy()]
 
 
 def _occurring(grams: set[Gram], ids: np.ndarray, n: int) -> set[Gram]:

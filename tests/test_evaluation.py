@@ -187,6 +187,32 @@ def test_sample_figures_are_over_the_tokenizers_tokens(tmp_path):
     assert evaluation.sample_figures([], tokenizer, training_text)["copied_8"] == 0
 
 
+@pytest.mark.parametrize(
+    ("text", "is_regular"),
+    [
+        ("一二三四五，\n六七八九十。", True),
+        ("東西南北中，大小多少長。上下左右前，金木水火土。", True),
+        ("紅橙黃綠青藍紫，日月火水木金土。", True),
+        ("紅橙黃綠青藍紫，六七八九十。", False),  # seven and five
+        ("一二三四，六七八九。", False),  # four
+        ("一二三四五", False),  # one line alone
+        ("一二三四五，六七八九", False),  # broken off
+        ("", False),
+    ],
+)
+def test_regular_verse_has_lines_of_one_length(text, is_regular):
+    assert evaluation.regular_verse([text]) == is_regular
+
+
+def test_regular_verse_is_measured_of_chinese_samples_alone(tmp_path):
+    poems = ["一二三四五，六七八九十。", "春夏秋冬，子丑寅卯辰。", "東西南北中，大小多少長。"]
+    tokenizer = tokenizers.build(TokenizerConfig(level="character"), poems)
+    training_text = tokenized(tmp_path / "ids", tokenizer, poems)
+    figures = evaluation.sample_figures(poems[1:], tokenizer, training_text)
+    assert figures["regular_verse"] == 1 / 2 and figures["regular_verse_training"] == 1 / 2  # of the first two
+    assert "regular_verse" not in evaluation.sample_figures(["no verse", "明"], tokenizer, training_text)
+
+
 # === Baseline ===
 
 

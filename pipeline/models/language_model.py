@@ -2,7 +2,7 @@
 
     token ids → Embedding → LSTM, GRU or SimpleRNN, 1..L of them → Dense over the vocabulary
 
-Dropout stands on the non-recurrent connections alone (Zaremba et al. 2014, section 3.1). States travel as
+Dropout stands on the non-recurrent connections alone (Zaremba et al. 2014, section 3.2). States travel as
 values, never inside a layer: `forward` takes them and returns them, for training with carried state
 (truncated backpropagation), for evaluation and for decoding.
 """
