@@ -269,10 +269,13 @@ def to_json(config: Section) -> dict[str, Any]:
 
 
 def from_json(cls: type[Section], values: Mapping[str, Any]) -> Any:
-    """Builds a configuration from what `to_json` returned; unknown and missing fields are errors.
+    """Builds a configuration from what `to_json` returned, by this version or an older one.
+
+    A setting that is younger than the run takes its default, which by a rule of this project means what was done
+    before there was such a setting.
 
     Raises:
-        RequestError: a field is unknown, or its value is not allowed.
+        RequestError: a field is unknown, a section is missing, or a value is not allowed.
     """
     cls = _class_for(cls, values)
     kinds = typing.get_type_hints(cls)
@@ -282,11 +285,12 @@ def from_json(cls: type[Section], values: Mapping[str, Any]) -> Any:
         if name not in kinds:
             raise RequestError(f"Unknown field {name!r} in {cls.__name__}: {nearest(name, kinds)}.")
     missing = sorted(set(kinds) - set(values))
-    if missing:
-        raise RequestError(f"{cls.__name__} lacks the field {missing[0]!r}: the configuration is of another version.")
-    return cls(
-        **{name: from_json(kind, values[name]) if _is_section(kind) else values[name] for name, kind in kinds.items()}
-    )
+    if missing and cls is RunConfig:
+        raise RequestError(f"{cls.__name__} lacks {missing[0]!r}: the configuration is not whole.")
+    parts = {
+        name: from_json(kinds[name], value) if _is_section(kinds[name]) else value for name, value in values.items()
+    }
+    return cls(**parts)
 
 
 def override(config: RunConfig, assignments: Iterable[str]) -> RunConfig:

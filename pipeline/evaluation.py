@@ -25,7 +25,7 @@ from pipeline.dataset import Batches, Sentences, Strands, TokenFile, prepare, to
 from pipeline.generation import generate
 from pipeline.models import family
 from pipeline.run import Run
-from pipeline.tokenizer import Tokenizer
+from pipeline.tokenizer import UNKNOWN, Tokenizer
 
 TOKENS_PER_STRAND = 250_000  # a text up to this long is read in one strand, from beginning to end
 HAN = re.compile("[\u3007\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003fffd]+")  # Chinese characters in a row
@@ -177,7 +177,8 @@ def sample_figures(texts: Sequence[str], tokenizer: Tokenizer, training: TokenFi
     verse = {}
     if sum(len("".join(HAN.findall(text))) for text in texts) > sum(map(len, texts)) / 2:
         verse["regular_verse"] = regular_verse(texts)
-        verse["regular_verse_training"] = regular_verse(_first_documents(training, tokenizer, len(texts)))
+        known = _first_documents(training, tokenizer, len(texts))
+        verse["regular_verse_training"] = regular_verse([text.replace(UNKNOWN, "〇") for text in known])
     return {
         "samples": len(token_lists),
         **{f"distinct_{n}": distinct_n(token_lists, n) for n in (1, 2, 3)},

@@ -206,8 +206,8 @@ def test_regular_verse_has_lines_of_one_length(text, is_regular):
 
 def test_regular_verse_is_measured_of_chinese_samples_alone(tmp_path):
     poems = ["一二三四五，六七八九十。", "春夏秋冬，子丑寅卯辰。", "東西南北中，大小多少長。"]
-    tokenizer = tokenizers.build(TokenizerConfig(level="character"), poems)
-    training_text = tokenized(tmp_path / "ids", tokenizer, poems)
+    tokenizer = tokenizers.build(TokenizerConfig(level="character"), [poem.replace("一", "") for poem in poems])
+    training_text = tokenized(tmp_path / "ids", tokenizer, poems)  # an unknown character is one, too
     figures = evaluation.sample_figures(poems[1:], tokenizer, training_text)
     assert figures["regular_verse"] == 1 / 2 and figures["regular_verse_training"] == 1 / 2  # of the first two
     assert "regular_verse" not in evaluation.sample_figures(["no verse", "明"], tokenizer, training_text)

@@ -66,9 +66,9 @@ def test_a_broken_configuration_is_refused(copied_run, content):
 
 def test_a_configuration_with_other_fields_is_refused(copied_run, tiny_config):
     config = to_json(tiny_config)
-    del config["model"]["units"]
+    del config["model"]
     change(copied_run, config=config)
-    with pytest.raises(RequestError, match="lacks the field 'units'"):
+    with pytest.raises(RequestError, match="lacks 'model'"):
         load(copied_run)
     change(copied_run, config=[])
     with pytest.raises(RequestError, match="must be an object"):

@@ -17,7 +17,7 @@ import pytest
 import tensorflow as tf
 
 from pipeline import corpus as corpora
-from pipeline import evaluation, training
+from pipeline import evaluation, generation, training
 from pipeline.checkpoints import KEPT_CHECKPOINTS, Checkpoints, TrainingError
 from pipeline.config import LanguageModelConfig, RequestError, TrainingConfig, override, to_json
 from pipeline.dataset import prepare
@@ -641,3 +641,24 @@ def test_a_checkpoint_of_another_model_is_not_taken(tmp_path):
         checkpoints.read([tf.Variable([0.0] * 63)])
     with pytest.raises(TrainingError, match="can be read"):
         checkpoints.read([tf.Variable([0.0] * 64), tf.Variable(0.0)])
+
+
+# === Chinese ===
+
+
+@pytest.mark.parametrize("level", ["character", "word", "whitespace", "subword"])
+def test_a_chinese_text_is_learnt_and_written_at_each_level(train, level, tmp_path):
+    """From packaged sentences to generated ones; between white space, a whole sentence is one word."""
+    run = train(
+        *("corpus.source=hsk", "corpus.files=", "corpus.documents=line", f"tokenizer.level={level}"),
+        *("tokenizer.min_count=1", "tokenizer.max_vocabulary_size=2000", "dataset.batches=sentences"),
+        *("dataset.batch_size=64", "dataset.sequence_length=60", "training.epochs=1", "sampling.prompts=我"),
+    )
+    tokenizer = run.tokenizer
+    han = [token for token in tokenizer.vocabulary[4:] if any("\u4e00" <= c <= "\u9fff" for c in token)]
+    assert len(han) > 0.8 * len(tokenizer.vocabulary)
+    assert max(map(len, han)) == 1 if level in ("character", "word") else max(map(len, han)) > 1
+    figures = evaluation.evaluate(run, cache=tmp_path)
+    assert figures["perplexity"] < tokenizer.vocabulary_size  # better than knowing nothing
+    for made in generation.generate(run, ["我", ""], max_new_tokens=20, temperature=1.0):
+        assert any("\u4e00" <= c <= "\u9fff" for c in made.text)
