@@ -12,15 +12,31 @@
 # ---
 
 # %% [markdown]
-# # Document 003: an LSTM, step by step
+# # An LSTM, step by step
 #
-# Document 003 is a Chinese tutorial on text generation with an LSTM (长短时记忆网络). Its §3 writes down the equations
-# of the cell, §4 the likelihood of a text, and §5 lists a program in PyTorch. This notebook does the same in Keras and
-# TensorFlow. It computes each equation by hand and compares it with the layer that computes it; it names each place
-# where the listing fails, and puts it right. All slips of the document, row by row and with sources, are in
-# `docs/DOCUMENTS.md`.
+# After document 003, *LSTM and text generation* (长短时记忆网络 LSTM 与文本生成).
+
+# %% [markdown]
+# ## What you will build
 #
-# With the sizes below the notebook takes about four minutes on two cores. It writes into a temporary folder only.
+# A network that reads the King James Version character by character, and then writes on by itself. The document's §3
+# writes down the equations of an LSTM, §4 the likelihood of a text, and §5 lists a program in PyTorch. This notebook
+# does the same in Keras and TensorFlow. It computes each equation by hand and compares it with the layer that computes
+# it; it shows where the listing fails, and puts it right. These are the steps of the listing, and the lines that do
+# them here:
+#
+# | the document's listing | here | failure |
+# |---|---|---|
+# | class `LSTMGenerator`: embedding, LSTM of several layers, linear layer | `models.build(config.model, V)` | |
+# | `forward`: hidden and cell states in and out, linear layer on the last step | `model((token_ids, state))` | |
+# | cross-entropy of the outputs and the flattened targets | `documents.loss(…, training=True)` | 1 |
+# | backward pass and a step of Adam, states carried to the next batch | `optimization.make_step` | 2, 3 |
+# | generation from `<sos>`, the likeliest token each time | `pipeline.generate(run, [""], temperature=0)` | 4, 5 |
+# | tokens joined into a text | `tokenizer.detokenize` | 6 |
+#
+# The errors are quoted as PyTorch 2.13 prints them. PyTorch is not needed: what causes them can be seen in NumPy and
+# TensorFlow. All slips of the document, row by row and with sources, are in
+# [`docs/DOCUMENTS.md`](../docs/DOCUMENTS.md).
 #
 # Shapes stand at the ends of lines: `B` rows in a batch, `T` steps, `V` kinds of tokens, `E` size of an embedding,
 # `U` units of a recurrent layer.
@@ -31,6 +47,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
 
 import inspect  # noqa: E402
+import itertools  # noqa: E402
 import tempfile  # noqa: E402
 from pathlib import Path  # noqa: E402
 
@@ -40,35 +57,23 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 import pipeline  # noqa: E402
-from pipeline import corpus, dataset, evaluation, gates, models, plots, tokenizer  # noqa: E402
+from pipeline import corpus, dataset, evaluation, gates, models, plots, presets, tokenizer  # noqa: E402
 from pipeline.config import TokenizerConfig  # noqa: E402
 from pipeline.models import documents  # noqa: E402
 
-# %% tags=["parameters"]
-# What differs from the preset `document-003`.
-SETTINGS = ["model.embedding_dim=64", "model.units=128", "dataset.batch_size=128", "training.epochs=1"]
-NEW_TOKENS = 200  # characters of each generated text
-GRADIENT_BATCHES = 40  # batches whose gradients are looked at one by one
+tf.get_logger().setLevel("WARNING")
 
 # %% [markdown]
-# ## What you will build
-#
-# A network that reads the King James Version character by character and then writes on by itself. The document's
-# listing has three parts: a class, a training loop and a generation loop. Here is each of its steps with the line that
-# does it here, and the number of the failure that is explained below.
-#
-# | the document's listing | here | fails |
-# |---|---|---|
-# | class `LSTMGenerator`: embedding, LSTM of several layers, linear layer | `models.build(config.model, V)` | |
-# | `forward`: hidden and cell states in and out, linear layer on the last step | `model((token_ids, state))` | |
-# | zero states when an epoch begins | `documents.initial_state(model, B)` | 3 |
-# | cross-entropy of the outputs and the flattened targets | `documents.loss(…, training=True)` | 1 |
-# | backward pass and a step of Adam, states carried to the next batch | `optimization.make_step` | 2 |
-# | generation from `<sos>`, the likeliest token each time | `pipeline.generate(run, [""], temperature=0)` | 4, 5 |
-# | tokens joined into a text | `tokenizer.detokenize` | 6 |
-#
-# The errors are quoted as PyTorch 2.13 prints them. PyTorch is not needed here: what causes them can be seen in NumPy
-# and TensorFlow. We follow the listing with a network so small that its numbers mean nothing.
+# The preset as it is trains for longer (`python -m pipeline train document-003`). These sizes give the whole notebook
+# in about four minutes on two cores. It writes into a temporary folder only.
+
+# %% tags=["parameters"]
+SETTINGS = ["model.embedding_dim=64", "model.units=128", "dataset.batch_size=128", "training.epochs=1"]
+NEW_TOKENS = 200
+GRADIENT_BATCHES = 40
+
+# %% [markdown]
+# We follow the listing with a network so small, and so untrained, that its numbers mean nothing; its shapes do.
 #
 # ### The network
 #
@@ -95,8 +100,8 @@ print("logits             ", logits.shape, "(B, V)")
 # %% [markdown]
 # ### Failure 1: targets of every step, outputs of the last one
 #
-# The listing computes `criterion(outputs, targets.view(-1))`. Targets of shape (B, T), flattened, are B · T numbers,
-# but there are only B rows of outputs:
+# **As the document writes it:** `criterion(outputs, targets.view(-1))`. Targets of shape (B, T), flattened, are B · T
+# numbers, but there are only B rows of outputs:
 #
 # ```
 # ValueError: Expected input batch_size (4) to match target batch_size (20).
@@ -111,10 +116,10 @@ except ValueError as error:
     print("ValueError:", error)
 
 # %% [markdown]
-# There are two ways out. One takes the last step's target alone. The other puts the linear layer behind every step,
-# which teaches T times as much for the same work. The document's text means the second ("the distribution at every
-# time step"), its class does the first. This notebook goes with the class: that is `dataset.targets=last` in the
-# package. The family `language_model` learns from every step.
+# **Put right**, in one of two ways. Either the last step's target alone is taken. Or the linear layer stands behind
+# every step, which gives T times as many targets for nearly the same work. The document's explanation means the second
+# ("at every time step"), its class does the first. This notebook goes with the class: in the package that is
+# `dataset.targets=last`. The family `language_model` learns from every step.
 
 # %%
 last = keras.losses.sparse_categorical_crossentropy(targets[0][:, -1], logits, from_logits=True)
@@ -125,7 +130,8 @@ print("every step:", every.shape, "(B, T)")
 # %% [markdown]
 # ### Failure 2: states that still belong to the batch before
 #
-# With targets that fit, the first step of training runs. The second one raises
+# **As the document writes it:** `loss.backward()`, with the states that came out of the batch before. Once the targets
+# fit, the first step of training runs. The second one raises
 #
 # ```
 # RuntimeError: Trying to backward through the graph a second time (or directly access saved tensors after they have
@@ -153,9 +159,9 @@ except RuntimeError as error:
 # The message's own advice, `retain_graph=True`, does not help: the first batch would now be differentiated with weights
 # that the optimizer has changed since, and PyTorch raises another error ("modified by an inplace operation").
 #
-# What is missing is `hidden = hidden.detach()` and `cell = cell.detach()`: the next batch gets the *values* of the
-# states, without their history. TensorFlow's word for it is `tf.stop_gradient`. Below, two batches of T steps are read
-# one after the other, and the loss stands behind the second. How much of its gradient arrives at each step's input?
+# **Put right:** `hidden = hidden.detach()` and `cell = cell.detach()`. The next batch gets the *values* of the states,
+# without their history. TensorFlow's word for it is `tf.stop_gradient`. Below, two batches of T steps are read one
+# after the other, and the loss stands behind the second. How much of its gradient arrives at each step's input?
 
 # %%
 x = tf.random.normal((1, 2 * T, E), seed=2)
@@ -183,13 +189,14 @@ plt.show()
 #
 # ### Failure 3: a smaller last batch
 #
-# The states have B rows. A data loader's last batch often has fewer, and PyTorch raises
+# **As the document writes it:** states of B rows, for every batch of the epoch. A data loader's last batch often has
+# fewer rows (here three of four, in a network of two layers):
 #
 # ```
 # RuntimeError: Expected hidden[0] size (2, 3, 8), got [2, 4, 8]
 # ```
 #
-# Keras fails as well:
+# Keras' layer fails as well:
 
 # %%
 try:
@@ -198,9 +205,11 @@ except tf.errors.InvalidArgumentError as error:
     print("InvalidArgumentError: Incompatible" + str(error).partition("Incompatible")[2].split(" [Op")[0])
 
 # %% [markdown]
-# And even if it fitted: row b's state would be handed to a row that reads another text, unless row b of each batch goes
-# on exactly where row b of the last one ended. A shuffled loader breaks that silently. Here `dataset.Strands` cuts the
-# text so that rows do go on, and fills the last batch up with targets of weight 0, so that each batch has B rows.
+# Worse is what does not fail: a state that is carried to a row which reads another text. Carrying makes sense only if
+# row b of each batch goes on exactly where row b of the last one ended, and a shuffled loader breaks that in silence.
+#
+# **Put right:** `dataset.Strands` cuts the text so that rows do go on. It fills the last batch up with targets of
+# weight 0, so that every batch has B rows.
 #
 # ### The training loop, put right
 #
@@ -223,11 +232,13 @@ for batch_inputs, batch_targets in zip(inputs, targets, strict=True):
 # %% [markdown]
 # ### Failure 4: a dimension that is not there
 #
-# The generation loop takes `output.argmax(dim=2)`. The outputs have the shape (B, V), two dimensions, numbered 0 and 1:
+# **As the document writes it:** `output.argmax(dim=2)`. The outputs have the shape (B, V): two dimensions, 0 and 1.
 #
 # ```
 # IndexError: Dimension out of range (expected to be in range of [-2, 1], but got 2)
 # ```
+#
+# **Put right:** `output.argmax(dim=1, keepdim=True)`, or in NumPy:
 
 # %%
 try:
@@ -239,9 +250,10 @@ print("axis=1:", np.argmax(logits, axis=1), "one token for each row")
 # %% [markdown]
 # ### Failure 5: no end
 #
-# The loop runs `max_length` times, whatever comes out. The document's own explanation has it stop at an end symbol. For
-# that, the symbol must be known and must have stood in the training text. Here the token `<end>` stands behind every
-# book, and the loop asks for it. (The listing also lacks `torch.no_grad()`: its graph grows with each token.)
+# **As the document writes it:** `max_length` tokens, whatever they are, though its explanation speaks of an end symbol.
+# (It also lacks `torch.no_grad()`: the graph grows with each token.)
+#
+# **Put right:** the token `<end>` stands behind every book of the training text, and the loop asks for it.
 #
 # ### The generation loop, put right
 #
@@ -259,9 +271,10 @@ print(generated)
 # %% [markdown]
 # ### Failure 6: words glued together
 #
-# `''.join` suits characters. If tokens are words, it removes the spaces between them, and the start symbol stands in
-# the text. Joining with spaces is no cure: it writes "God , and". In the package a word carries the space in front of
-# it, so that pieces joined are the text, and special tokens leave no trace.
+# **As the document writes it:** `''.join`. That suits characters; words are glued together, and the start symbol stands
+# in the text. Joined with spaces, marks would stand alone ("said , Let").
+#
+# **Put right:** a word carries the space in front of it. Pieces joined are the text, and special tokens leave no trace.
 
 # %%
 print("".join(["<sos>", "God", "said", ",", "Let", "there", "be", "light"]))
@@ -273,15 +286,16 @@ print(words.detokenize(tf.concat([[[START]], ids], axis=1)).numpy()[0].decode())
 # %% [markdown]
 # ## Data
 #
-# The document names no data. The preset `document-003` takes the King James Version, which comes with a package. Each
-# book is one text; whole books are set apart for validation and for the test. A preset is a configuration like any
-# other, and any of its settings can be overridden.
+# **As the document writes it:** a `data_loader` and a `vocab` that are never defined.
+#
+# **Put right:** a text that comes with the installation, the King James Version. Each book is one text. Whole books are
+# set apart, some for validation and some for the test.
 
 # %%
 FOLDER = Path(tempfile.mkdtemp())  # for all that is written
 CACHE = FOLDER / "cache"
 
-config = pipeline.override(pipeline.presets.document_003(), SETTINGS)
+config = pipeline.override(presets.preset("document-003"), SETTINGS)
 text = corpus.load(config.corpus)
 for name in ("training", "validation", "test"):
     split = getattr(text, name)
@@ -289,9 +303,8 @@ for name in ("training", "validation", "test"):
     print(f"{name:10}  {sum(len(piece.text) for piece in split):9,} characters: {names}")
 
 # %%
-for number, piece in enumerate(text.training):
-    if number < 2:
-        print(piece.text[:240], "…\n")
+for piece in itertools.islice(text.training, 2):
+    print(piece.text[:240], "…\n")
 
 # %% [markdown]
 # ## From text to ids
@@ -310,8 +323,8 @@ print(characters.detokenize(ids).numpy()[0].decode())
 
 # %% [markdown]
 # The text is tokenized once, onto disk, with the end token behind each book. What trains the network are *strands*: the
-# stream of ids is cut into B equal parts, and row b reads part b from batch to batch. Here are the first batches of
-# three strands. `␣` is a space, `⏎` a line end.
+# stream of ids is cut into B equal parts, and row b reads part b from batch to batch. Here is the first batch of three
+# strands, eight steps long. `␣` is a space, `⏎` a line end.
 
 # %%
 splits = dataset.prepare(text, config.corpus, characters, digest=characters.save(FOLDER / "tokenizer"), cache=CACHE)
@@ -409,8 +422,8 @@ f = sigmoid(h_before @ Wh_f + x @ Wx_f + b_f)  # (B, U)
 
 side_by_side = np.concatenate([h_before, x], axis=1)  # (B, U + E)
 W_f = np.concatenate([Wh_f, Wx_f], axis=0)  # (U + E, U)
-print("the document's one matrix:", np.abs(f - sigmoid(side_by_side @ W_f + b_f)).max())
-print("from", f.min().round(3), "to", f.max().round(3))
+print(f"the document's one matrix: largest difference {np.abs(f - sigmoid(side_by_side @ W_f + b_f)).max():.1e}")
+print(f"values from {f.min():.3f} to {f.max():.3f}")
 
 # %% [markdown]
 # **Input gate** (§3.3): how much of what is new is let in.
@@ -573,15 +586,17 @@ print(f"mean over the rows {np.mean(of_last):.3f}, ln V {np.log(V):.3f}")
 # %% [markdown]
 # ## Train
 #
-# The document leaves all sizes open. These are ours:
+# **As the document writes it:** sizes, rate and number of epochs are names without values.
+#
+# **Put right:** these are ours.
 
 # %%
 for section in ("model", "dataset", "training"):
     print(getattr(config, section), "\n")
 
 # %% [markdown]
-# `pipeline.train` is the loop from above with a schedule, validation, checkpoints and logs. The same call again would
-# go on where it was stopped. A Keras callback keeps each step's figures: loss, and the gradient's norm before clipping.
+# `pipeline.train` is the loop from above, with validation, checkpoints and logs. Killed and called again, it goes on
+# with the next step. A Keras callback keeps each step's loss and the norm of its gradient before clipping.
 
 # %%
 steps = []
@@ -591,12 +606,14 @@ run = pipeline.train(config, directory=FOLDER / "saved_models", cache=CACHE, cal
 # %% [markdown]
 # ## Watch
 #
-# What is written down of each epoch, and the loss of each step. The dotted lines are what a network reaches that knows
-# nothing, and one that knows only how frequent each character is.
+# `tensorboard --logdir saved_models` shows loss, gradient norm, speed and samples while a run trains. Here is the
+# history, a row an epoch, and the loss of each step. The dotted lines are what a network reaches that knows nothing,
+# and one that knows only how frequent each character is.
 
 # %%
 for row in run.history:
-    print(", ".join(f"{name} {value:,.4g}" for name, value in row.items()))
+    print(f"epoch {row['epoch']}: loss {row['loss']:.4f}", end=", ")
+    print(f"validation {row['validation_nats_per_token']:.4f}, perplexity {row['validation_perplexity']:.2f}")
 
 losses = np.array([step["loss"] for step in steps])
 frequency = np.bincount(splits["training"].ids) / splits["training"].tokens
@@ -608,11 +625,11 @@ smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
 figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
 axes.plot(losses, color="lightgrey", label="each step")
 axes.plot(np.arange(len(smooth)) + width / 2, smooth, label=f"mean of {width} steps")
-for height, name in ((np.log(V), "all alike"), (entropy, "frequency")):
+for height, name in ((np.log(V), "all characters alike"), (entropy, "by frequency")):
     axes.axhline(height, color="grey", linestyle=":")
-    axes.annotate(name, (0, height), va="bottom")
-axes.set(xlabel="step", ylabel="nats of the last character")
-axes.legend()
+    axes.text(len(losses), height, name, ha="right", va="bottom")
+axes.set(xlabel="step", ylabel="nats of the last character", ylim=(0, 1.2 * np.log(V)))
+axes.legend(loc="lower left")
 plt.show()
 
 # %% [markdown]
@@ -626,10 +643,11 @@ read = np.concatenate([[START], splits["validation"].ids[:47]])
 values = gates.gates(run.model.get_layer("lstm_0"), run.model.get_layer("embedding")(read).numpy())
 for name in ("forget", "cell", "hidden"):
     print(f"{name:6} from {values[name].min():6.2f} to {values[name].max():5.2f}")
-plots.gates(values, label[read], units=16)
+plots.gates(values, ["", *label[read[1:]]], units=16)
 
 # %% [markdown]
-# The forget gates lie between 0 and 1, the hidden states between −1 and 1. The cell states do not.
+# The forget gates lie between 0 and 1, the hidden states between −1 and 1. The cell states do not (the drawing ends at
+# ±1, they go on).
 #
 # ### What clipping does, and what it does not do
 #
@@ -649,16 +667,16 @@ print(
 
 figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
 axes.plot(norms, color="tab:red", label="before clipping")
-axes.plot(np.minimum(norms, threshold), color="tab:blue", label="after")
+axes.plot(np.minimum(norms, threshold), color="tab:blue", label="after clipping")
 axes.axhline(threshold, color="grey", linestyle=":", label="threshold")
-axes.set(xlabel="step", ylabel="norm of the gradient", yscale="log")
+axes.set(xlabel="step", ylabel="norm of the gradient", ylim=0)
 axes.legend()
 plt.show()
 
 # %% [markdown]
-# To see the gradients themselves, we compute some of the trained network's. The threshold is set to their median, so
-# that half of them are clipped. Beside it stands another way to clip, number by number, with a limit that cuts one
-# number in a hundred.
+# It is a safety net: few steps need it. To see what it does to a gradient, we compute some gradients of the trained
+# network and set the threshold to their median, so that half of them are clipped. Beside it stands another way to clip,
+# number by number, with a limit that cuts one number in a hundred.
 
 # %%
 batches = dataset.training_batches(splits["training"], config.dataset, seed=config.training.seed)
@@ -682,23 +700,26 @@ expected, _ = tf.clip_by_global_norm([gradients[-1]], threshold)
 print(f"tf.clip_by_global_norm: largest difference {np.abs(expected[0] - by_norm[-1]).max():.1e}")
 
 # %%
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3), layout="constrained")
-bins = np.linspace(0, before.max(), 25)
-left.hist(before.ravel(), bins, color="tab:red", alpha=0.5, label="before")
-left.hist(np.linalg.norm(by_norm, axis=1), bins, color="tab:blue", alpha=0.5, label="after clipping the norm")
-left.set(xlabel="norm of the gradient", ylabel="batches")
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
+for clipped, name, colour in (
+    (by_norm, "clipping the norm", "tab:blue"),
+    (by_number, "clipping each number", "tab:orange"),
+):
+    after = np.linalg.norm(clipped, axis=1)
+    cosine = np.sum(gradients * clipped, axis=1) / (before[:, 0] * after)
+    left.plot(before[:, 0], after, ".", color=colour, label=name)
+    right.plot(before[:, 0], cosine, ".", color=colour, label=name)
+left.axhline(threshold, color="grey", linestyle=":", label="threshold")
+left.set(xlabel="norm before", ylabel="norm after")
+right.set(xlabel="norm before", ylabel="cosine of before and after", ylim=(0, 1.05))
 left.legend()
-for clipped, name, colour in ((by_norm, "the norm", "tab:blue"), (by_number, "each number", "tab:orange")):
-    cosine = np.sum(gradients * clipped, axis=1) / (before[:, 0] * np.linalg.norm(clipped, axis=1))
-    right.plot(cosine, ".", color=colour, label=f"clipping {name}")
-right.set(xlabel="batch", ylabel="cosine with the gradient before", ylim=(0, 1.05))
 right.legend()
 plt.show()
 
 # %% [markdown]
-# Left: clipping cuts off the long steps and leaves the short ones alone. Right: a clipped gradient still points where
-# it pointed (cosine 1), it is only shorter. Clipped number by number it points elsewhere. Neither of them helps against
-# a gradient that *vanishes*: nothing is made longer.
+# Each dot is a batch. Left: clipping the norm leaves the short gradients alone and gives the long ones the length of
+# the threshold. Right: the gradient still points where it pointed (cosine 1), it is only shorter. Clipped number by
+# number, it points elsewhere. Neither helps against a gradient that *vanishes*: nothing is made longer.
 #
 # ## Generate
 #
@@ -745,10 +766,12 @@ print(seed_text + documents.generate_text(seed_text, run.model, run.tokenizer, n
 
 # %%
 figures = pipeline.evaluate(run, cache=CACHE)
-for name, value in figures.items():
-    print(f"{name:20} {value if isinstance(value, str) else format(value, ',.4g')}")
-print(f"\nall characters alike  {np.log2(V):.3f} bits a character")
-print(f"by frequency alone    {entropy / np.log(2):.3f}")
+print(f"{figures['tokens']:,} characters of {', '.join(text.test.names)}")
+for name in ("nats_per_token", "perplexity", "bits_per_character"):
+    print(f"{name:20} {figures[name]:.4f}")
+print("\nbits a character")
+print(f"all alike            {np.log2(V):.4f}")
+print(f"by frequency         {entropy / np.log(2):.4f}")
 
 # %% [markdown]
 # What does a target cost? The network takes a step for every input of a batch. With the last step's target alone, T
@@ -771,11 +794,12 @@ for last, name in ((True, "last step"), (False, "every step")):
 # %%
 path = pipeline.export(run)
 served = tf.saved_model.load(str(path))
-print(served.signatures["serving_default"](text=tf.constant(["In the beginning"]))["text"].numpy()[0].decode())
+written = served.signatures["serving_default"](text=tf.constant(["In the beginning"]))["text"]
+print("In the beginning" + written.numpy()[0].decode())
 
 # %% [markdown]
-# The signature `generate` takes all settings. Greedily it writes what the run wrote. `docs/SERVING.md` lists the
-# signatures.
+# The signature `generate` takes all settings; greedily it writes what the run wrote. All signatures are in
+# [`docs/SERVING.md`](../docs/SERVING.md).
 
 # %%
 again = served.signatures["generate"](
@@ -792,9 +816,9 @@ print("the same as before the export:", again["text"].numpy()[0].decode() == gre
 # %% [markdown]
 # ## Exercises
 #
-# 1. **A target at every step.** Train the preset `kjv-characters` with this notebook's sizes (`model.units`,
-#    `model.embedding_dim`, `model.num_layers`, the same `dataset` settings but `targets`). How many steps does it need
-#    to reach this notebook's validation loss?
+# 1. **A target at every step.** Train the preset `kjv-characters` with this notebook's settings: the same `model`
+#    sizes, `batch_size`, `sequence_length`, `learning_rate` and `schedule`. How many steps does it need to reach this
+#    notebook's validation loss?
 # 2. **Forgetful.** Give this network `dataset.batches=windows` instead of strands: each window begins with zero states.
 #    Which bits per character does it reach, and how long must a window be to do as well as the carried states?
 # 3. **Where the gradient ends.** Try `dataset.sequence_length` 2, 4 and 16. The states carry the text in each case.

@@ -6,6 +6,7 @@ python notebooks/run.py notebooks/01_language_model.py
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from nbformat import NotebookNode
 
 ROOT = Path(__file__).parent.parent
 SECONDS_A_CELL = 1200
+START_UP = re.compile(r"WARNING: All log messages before absl|[IWE]\d{4} |\d{4}-\d\d-\d\d .*tensorflow")
 
 
 def run(source: Path, parameters: str | None = None) -> NotebookNode:
@@ -35,7 +37,20 @@ def run(source: Path, parameters: str | None = None) -> NotebookNode:
     client = NotebookClient(
         notebook, timeout=SECONDS_A_CELL, kernel_name="python3", coalesce_streams=True, record_timing=False
     )
-    return client.execute(cwd=str(source.parent))
+    client.execute(cwd=str(source.parent))
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in map(_without_start_up, cell.outputs) if output is not None]
+    return notebook
+
+
+def _without_start_up(output: NotebookNode) -> NotebookNode | None:
+    """Takes TensorFlow's start-up messages, which nothing turns off, out of what a cell printed."""
+    if output.get("name") != "stderr":
+        return output
+    lines = [line for line in output.text.splitlines(keepends=True) if not START_UP.match(line)]
+    output.text = "".join(lines)
+    return output if output.text.strip() else None
 
 
 def main(sources: list[str]) -> None:

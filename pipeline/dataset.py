@@ -162,7 +162,8 @@ class Strands:
         self.ids, self.seed, self.restart, self.last = tokens.ids, seed, restart, last
         self.batch_size, self.sequence_length = batch_size, sequence_length
         self.strand_length = -(-len(self.ids) // batch_size)
-        self.steps = -(-self.strand_length // sequence_length)
+        # With last targets, a shorter batch at the end would have none.
+        self.steps = self.strand_length // sequence_length if last else -(-self.strand_length // sequence_length)
 
     def batch(self, epoch: int, index: int) -> Batch:
         total, first = len(self.ids), index * self.sequence_length

@@ -199,10 +199,12 @@ def test_last_targets_see_whole_windows_and_beginnings():
 def test_the_last_step_of_strands_is_their_only_target():
     every = epoch_of(Strands(distinct(103), 4, 5, seed=1))
     last = epoch_of(Strands(distinct(103), 4, 5, seed=1, last=True))
+    assert (len(every[0]), len(last[0])) == (6, 5)  # the sixth batch would have no target
     for one, other in zip(every[:2], last[:2], strict=True):
-        assert np.array_equal(np.concatenate(one), np.concatenate(other))
-    weights, every_weight = np.concatenate(last[2]), np.concatenate(every[2])
+        assert np.array_equal(np.concatenate(one[:5]), np.concatenate(other))
+    weights, every_weight = np.concatenate(last[2]), np.concatenate(every[2][:5])
     assert weights[:, :-1].sum() == 0 and np.array_equal(weights[:, -1], every_weight[:, -1])
+    assert weights.any(axis=1).reshape(5, 4).any(axis=1).all()
 
 
 # === Sentences ===

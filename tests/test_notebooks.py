@@ -29,7 +29,10 @@ SMALL = {
 SETTINGS = ["corpus.source=hsk", "corpus.documents=line", "dataset.windows=128", "training.epochs=2", "model.units=8"]
 LAGS, MEMORY_STEPS, SECONDS = [4, 8], 5, 0.2
 """,
-    "03_lstm_step_by_step": "",
+    "03_lstm_step_by_step": """
+SETTINGS = ["corpus.source=hsk", "model.embedding_dim=8", "model.units=8", "dataset.batch_size=64"]
+NEW_TOKENS, GRADIENT_BATCHES = 12, 3
+""",
 }
 LONGEST_FUNCTION = 8  # lines
 
