@@ -308,14 +308,14 @@ def _at_least_one(name: str, value: int) -> None:
 
 def _settings_help() -> str:
     """Every setting with its default, for `train --help`."""
+    sections = {field.name: getattr(RunConfig(), field.name) for field in dataclasses.fields(RunConfig)}
     lines = []
-    for field in dataclasses.fields(RunConfig):
-        default = getattr(RunConfig(), field.name)
-        families = MODELS if field.name == "model" else [type(default)]
-        for cls in families if isinstance(default, Section) else []:
-            if cls is not type(default):
-                lines.append(f"  with the presets of {cls.family}:")
-            lines += _section_help(field.name, cls())
+    for name, default in sections.items():
+        lines += _section_help(name, default) if isinstance(default, Section) else []
+    for cls in MODELS:
+        if cls is not type(sections["model"]):
+            presets_of = ", ".join(name for name, make in presets.PRESETS.items() if type(make().model) is cls)
+            lines += ["", f"  In the place of model.* above, with {presets_of}:", *_section_help("model", cls())]
     return "\n".join(lines)
 
 

@@ -32,7 +32,9 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     "did you mean 'lstm'? Allowed: gru, lstm"
     """
     allowed = sorted(allowed)
-    close = difflib.get_close_matches(name, allowed, n=1)
+    close = [each for each in allowed if name and each.startswith(name)] or difflib.get_close_matches(
+        name, allowed, n=1
+    )
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}Allowed: {', '.join(allowed)}"
 
@@ -113,21 +115,14 @@ class DatasetConfig(Section):
         "every", "what is predicted of a row: every token or, as in most tutorials, the last", choices=("every", "last")
     )
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.targets == "last" and self.batches == "sentences":
-            raise RequestError(
-                "dataset.targets=last with dataset.batches=sentences is not allowed: only ends would be learnt. "
-                "Set dataset.batches=windows or strands."
-            )
-
 
 @dataclass(frozen=True)
 class LanguageModelConfig(Section):
     """Embedding → recurrent layers → Dense over the vocabulary, a target at every step."""
 
     BATCHES = ("strands", "windows", "sentences")  # no fields: what a family can be trained on
-    LAST_STEP = False  # and whether it predicts the last step alone
+    LAST_STEP = False  # whether it predicts the last step alone
+    LIKELIHOOD = True  # whether its training loss is a likelihood, in nats a token
 
     family: str = setting("language_model", "the model family", choices=("language_model",))
     cell: str = setting("lstm", "the recurrent layer", choices=("lstm", "gru", "rnn"))
@@ -155,12 +150,15 @@ class Document000Config(Section):
     """Document 000: Embedding → two recurrent layers → Dense softmax on the last step."""
 
     BATCHES = ("windows",)
-    LAST_STEP = True
+    LAST_STEP = LIKELIHOOD = True
 
     family: str = setting("document_000", "the model family", choices=("document_000",))
     cell: str = setting("lstm", "the recurrent layer", choices=("lstm", "gru", "rnn"))
     embedding_dim: int = setting(128, "size of a token's vector (E)", minimum=1)
     units: int = setting(256, "size of a recurrent layer (U)", minimum=1)
+    embedding_stddev: float = setting(
+        0.0, "embeddings start normal with this standard deviation; 0: Keras' own, uniform in ± 0.05", minimum=0.0
+    )
 
 
 @dataclass(frozen=True)
@@ -168,7 +166,7 @@ class Document003Config(Section):
     """Document 003: Embedding → LSTM layers, states in and out → Dense on the last step."""
 
     BATCHES = ("strands", "windows")
-    LAST_STEP = True
+    LAST_STEP = LIKELIHOOD = True
 
     family: str = setting("document_003", "the model family", choices=("document_003",))
     embedding_dim: int = setting(128, "size of a token's vector (E)", minimum=1)
@@ -181,7 +179,7 @@ class Document004Config(Section):
     """Document 004: one number a step → LSTM → Dense 1, sigmoid."""
 
     BATCHES = ("windows",)
-    LAST_STEP = True
+    LAST_STEP, LIKELIHOOD = True, False
 
     family: str = setting("document_004", "the model family", choices=("document_004",))
     units: int = setting(128, "size of the LSTM layer (U)", minimum=1)
@@ -247,12 +245,17 @@ class RunConfig(Section):
         super().__post_init__()
         family, dataset = self.model.family, self.dataset
         if dataset.batches not in self.model.BATCHES:
-            allowed = " or ".join(self.model.BATCHES)
+            allowed = " or ".join(f"dataset.batches={name}" for name in self.model.BATCHES)
             raise RequestError(f"dataset.batches={dataset.batches} does not suit model.family={family}: set {allowed}.")
-        if self.model.LAST_STEP and dataset.targets != "last":
+        if dataset.windows and dataset.batches != "windows":
             raise RequestError(
-                f"dataset.targets={dataset.targets} does not suit model.family={family}, which predicts the last step "
-                "alone: set dataset.targets=last."
+                f"dataset.windows={dataset.windows} with dataset.batches={dataset.batches} is not allowed: only "
+                "windows are drawn. Set dataset.windows=0 or dataset.batches=windows."
+            )
+        targets = "last" if self.model.LAST_STEP else "every"
+        if dataset.targets != targets:
+            raise RequestError(
+                f"dataset.targets={dataset.targets} does not suit model.family={family}: set dataset.targets={targets}."
             )
 
 
@@ -333,7 +336,9 @@ def difference(old: Section, new: Section, prefix: str = "") -> list[str]:
     lines = []
     for field in dataclasses.fields(old):
         before, after = getattr(old, field.name), getattr(new, field.name)
-        if isinstance(before, Section) and type(before) is type(after):
+        if isinstance(before, Section) and type(before) is not type(after):
+            lines.append(f"{prefix}{field.name}.family: {before.family} → {after.family}")
+        elif isinstance(before, Section):
             lines += difference(before, after, f"{prefix}{field.name}.")
         elif before != after:
             lines.append(f"{prefix}{field.name}: {before} → {after}")

@@ -30,6 +30,7 @@ from pipeline.tokenizer import Tokenizer, grouped
 
 FORMAT = 1  # of the ids on disk; part of their folder's name
 PIECES_CHARACTERS = 4_000_000  # characters that are tokenized at a time
+SHORTER_CONTEXTS = 4  # with last targets, one window in so many
 
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray]  # inputs, targets (B, T) int32, weights (B, T) float32
 
@@ -133,8 +134,8 @@ class Strands:
     """Parallel strands of one stream, read on from batch to batch: for carried state.
 
     Row b holds the b-th of `batch_size` equal parts. Each strand begins with the start token, every token is a
-    target once, and the last strand is filled up with targets of weight 0. Every epoch begins at another place of
-    the text, read as a ring, so that strands and steps are cut at other places.
+    target once (but with `last`), and the last strand is filled up with targets of weight 0. Every epoch begins at
+    another place of the text, read as a ring, so that strands and steps are cut at other places.
 
     A strand that is begun anew now and then teaches the model what the start token and a zero state mean: without
     it they would be seen `batch_size` times an epoch, and a generated text, which begins so, would begin badly.
@@ -144,7 +145,8 @@ class Strands:
         batch_size, sequence_length: B and T.
         seed: picks each epoch's beginning; None: the text is read from its own.
         restart: batches after which a row begins anew, in turn; 0: never inside an epoch.
-        last: whether a row's last token alone is a target.
+        last: whether a row's last token alone is a target. Then a row that begins does so at any place, behind
+            padding: else the first tokens of a text would never be a target.
     """
 
     carries_state = True
@@ -173,9 +175,11 @@ class Strands:
         ids = self.ids[(rows + steps + offset) % total].astype(np.int32)  # (B, T + 1)
         ids[self._begins(index), 0] = Tokenizer.start_id
         inside = (steps[:, 1:] < self.strand_length) & (rows + steps[:, 1:] < total)  # (B, T)
+        inputs, targets = ids[:, :-1], ids[:, 1:]
         if self.last:
             inside[:, :-1] = False
-        return ids[:, :-1], ids[:, 1:], inside.astype(np.float32)
+            inputs = _begun_later(inputs, self._begins(index), self.seed or 0, epoch, index)
+        return inputs, targets, inside.astype(np.float32)
 
     def _begins(self, index: int) -> np.ndarray:
         """Which rows (B,) begin with this batch: all with the first, later each in its turn."""
@@ -194,7 +198,7 @@ class Windows:
         stride: tokens from one window's start to the next's; 0: T.
         seed: picks each epoch's order.
         windows: how many an epoch draws, others in each; 0: all.
-        last: whether a window's last token alone is a target. Then every fourth row sees a shorter context, of any
+        last: whether a window's last token alone is a target. Then every fourth window has a shorter context, of any
             length, behind padding: else the network would never learn how a text goes on that has just begun.
     """
 
@@ -227,17 +231,9 @@ class Windows:
         inputs = np.concatenate([start, targets[:, :-1]], axis=1)
         weights = np.broadcast_to(present[:, None], targets.shape).astype(np.float32)
         if self.last:
-            inputs = self._with_shorter_contexts(inputs, epoch, index)
             weights[:, :-1] = 0
+            inputs = _begun_later(inputs, rows % SHORTER_CONTEXTS == 0, self.seed, epoch, index)
         return inputs, targets, weights
-
-    def _with_shorter_contexts(self, inputs: np.ndarray, epoch: int, index: int) -> np.ndarray:
-        """Lets every fourth row (B, T) begin later, anywhere up to its last token, behind padding."""
-        begins = _generator(self.seed, epoch, index).integers(self.sequence_length, size=(self.batch_size, 1))
-        begins[np.arange(self.batch_size) % 4 != 0] = 0
-        steps = np.arange(self.sequence_length)
-        inputs = np.where(steps == begins, Tokenizer.start_id, inputs)
-        return np.where(steps < begins, Tokenizer.padding_id, inputs).astype(np.int32)
 
 
 class Sentences:
@@ -329,6 +325,15 @@ def to_dataset(batches: Batches, epoch: int, first: int = 0) -> tf.data.Dataset:
         return (batches.batch(epoch, i) for i in range(first, batches.steps))
 
     return tf.data.Dataset.from_generator(stream, output_signature=signature).prefetch(8)
+
+
+def _begun_later(inputs: np.ndarray, rows: np.ndarray, seed: int, epoch: int, index: int) -> np.ndarray:
+    """Lets some rows (B,) of the inputs (B, T) begin anywhere up to their last token, behind padding."""
+    steps = np.arange(inputs.shape[1])
+    # One more than the index: a trailing 0 changes nothing, and would give the numbers that the epoch's order is of.
+    begins = _generator(seed, epoch, index + 1).integers(len(steps), size=(len(inputs), 1))  # (B, 1)
+    inputs = np.where(rows[:, None] & (steps == begins), Tokenizer.start_id, inputs)
+    return np.where(rows[:, None] & (steps < begins), Tokenizer.padding_id, inputs).astype(np.int32)
 
 
 def permute(index: np.ndarray, size: int, seed: int, epoch: int) -> np.ndarray:

@@ -29,6 +29,7 @@ from pipeline.tokenizer import UNKNOWN, Tokenizer
 
 TOKENS_PER_STRAND = 250_000  # a text up to this long is read in one strand, from beginning to end
 HAN = re.compile("[\u3007\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003fffd]+")  # Chinese characters in a row
+POEM_TOKENS = 500  # documents that are longer on average are no poems
 BLOCK = 1 << 20  # ids that are looked at together; about 50 bytes of memory each
 
 Gram = tuple[int, ...]  # some token ids in a row
@@ -175,7 +176,8 @@ def sample_figures(texts: Sequence[str], tokenizer: Tokenizer, training: TokenFi
     """
     token_lists = tokenizer.tokenize(tf.constant(list(texts), tf.string)).to_list()
     verse = {}
-    if sum(len("".join(HAN.findall(text))) for text in texts) > sum(map(len, texts)) / 2:
+    is_chinese = sum(len("".join(HAN.findall(text))) for text in texts) > sum(map(len, texts)) / 2
+    if is_chinese and training.documents > training.tokens / POEM_TOKENS:
         verse["regular_verse"] = regular_verse(texts)
         known = _first_documents(training, tokenizer, len(texts))
         verse["regular_verse_training"] = regular_verse([text.replace(UNKNOWN, "〇") for text in known])

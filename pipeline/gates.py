@@ -12,7 +12,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-Steps = dict[str, np.ndarray]
+Step = dict[str, np.ndarray]  # gates and states of one step, by name
 
 
 def gates(layer: keras.layers.RNN, inputs: np.ndarray) -> dict[str, np.ndarray]:
@@ -36,8 +36,10 @@ def gates(layer: keras.layers.RNN, inputs: np.ndarray) -> dict[str, np.ndarray]:
     """
     steps = {keras.layers.LSTM: lstm_step, keras.layers.GRU: gru_step, keras.layers.SimpleRNN: rnn_step}
     step = next((step for kind, step in steps.items() if isinstance(layer, kind)), None)
-    if step is None or not getattr(layer, "reset_after", True):
-        raise ValueError(f"{layer!r} is not allowed: LSTM, GRU with reset_after=True and SimpleRNN are.")
+    usual = {"reset_after": True, "use_bias": True, "activation": "tanh", "recurrent_activation": "sigmoid"}
+    settings = layer.get_config()
+    if step is None or any(settings.get(name, value) != value for name, value in usual.items()):
+        raise ValueError(f"{layer!r} is not allowed: LSTM, GRU and SimpleRNN are, with {usual}.")
     weights = [np.array(weight, np.float64) for weight in layer.get_weights()]
     state = {"hidden": np.zeros(layer.units), "cell": np.zeros(layer.units)}
     rows = []
@@ -47,7 +49,7 @@ def gates(layer: keras.layers.RNN, inputs: np.ndarray) -> dict[str, np.ndarray]:
     return {name: np.stack([row[name] for row in rows]) for name in state}
 
 
-def lstm_step(x: np.ndarray, state: Steps, kernel: np.ndarray, recurrent: np.ndarray, bias: np.ndarray) -> Steps:
+def lstm_step(x: np.ndarray, state: Step, kernel: np.ndarray, recurrent: np.ndarray, bias: np.ndarray) -> Step:
     """One step of an LSTM: input (E,), the step before, (E, 4U), (U, 4U), (4U,) → gates and states, each (U,)."""
     i, f, c, o = np.split(x @ kernel + state["hidden"] @ recurrent + bias, 4)
     input_gate, forget_gate, output_gate, candidate = sigmoid(i), sigmoid(f), sigmoid(o), np.tanh(c)
@@ -62,7 +64,7 @@ def lstm_step(x: np.ndarray, state: Steps, kernel: np.ndarray, recurrent: np.nda
     }
 
 
-def gru_step(x: np.ndarray, state: Steps, kernel: np.ndarray, recurrent: np.ndarray, bias: np.ndarray) -> Steps:
+def gru_step(x: np.ndarray, state: Step, kernel: np.ndarray, recurrent: np.ndarray, bias: np.ndarray) -> Step:
     """One step of a GRU: input (E,), the step before, (E, 3U), (U, 3U), (2, 3U) → gates and state, each (U,)."""
     from_input, from_hidden = np.split(x @ kernel + bias[0], 3), np.split(state["hidden"] @ recurrent + bias[1], 3)
     update, reset = sigmoid(from_input[0] + from_hidden[0]), sigmoid(from_input[1] + from_hidden[1])
@@ -71,7 +73,7 @@ def gru_step(x: np.ndarray, state: Steps, kernel: np.ndarray, recurrent: np.ndar
     return {"update": update, "reset": reset, "candidate": candidate, "hidden": hidden}
 
 
-def rnn_step(x: np.ndarray, state: Steps, kernel: np.ndarray, recurrent: np.ndarray, bias: np.ndarray) -> Steps:
+def rnn_step(x: np.ndarray, state: Step, kernel: np.ndarray, recurrent: np.ndarray, bias: np.ndarray) -> Step:
     """One step of a plain recurrent layer: input (E,), the step before, (E, U), (U, U), (U,) → hidden (U,)."""
     return {"hidden": np.tanh(x @ kernel + state["hidden"] @ recurrent + bias)}
 

@@ -6,7 +6,7 @@ memory is needed. The gradient has to find its way back over all the steps in be
 1994; Pascanu et al. 2013, section 2) nothing is learnt.
 
 A gate that is to keep its content over `lag` steps must be open about 1 − 1/lag of the way. LSTM and GRU begin so
-here, their gates' biases drawn for spans of up to `lag` steps (Tallec and Ollivier 2018). A plain
+here, their gates' biases drawn for spans of about 1 to `lag` steps (Tallec and Ollivier 2018). A plain
 recurrent layer has nothing that could be set: it begins with Keras' orthogonal matrix, the best start known.
 
 Shapes: B rows, T = lag + 1 steps, U units.
@@ -32,15 +32,13 @@ class Result(NamedTuple):
     Attributes:
         cell, lag: "lstm", "gru" or "rnn"; steps between the symbol and the question.
         accuracy: share of right answers on new sequences after training; guessing gives 1/8.
-        before, after: (T,) size of the gradient at each step, first step first, with the weights before and after
-            training (`gradient_by_step`).
+        gradient: (T,) its size at each step, first step first, before training (`gradient_by_step`).
     """
 
     cell: str
     lag: int
     accuracy: float
-    before: np.ndarray
-    after: np.ndarray
+    gradient: np.ndarray
 
 
 def examples(lag: int, rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -84,21 +82,29 @@ def build(cell: str, lag: int, units: int = 64, open_gates: bool = True) -> kera
     )
 
 
+@keras.saving.register_keras_serializable("pipeline")
 class OpenGates(keras.initializers.Initializer):
-    """Biases of gates that keep their content for 1 to `lag` steps: log(u − 1), u uniform (Tallec and Ollivier 2018).
+    """Biases of gates that keep their content for u steps, log(u − 1), each unit's u drawn from 2 to `lag` + 2.
+
+    After Tallec and Ollivier 2018: σ(log(u − 1)) = 1 − 1/u.
 
     Args:
         cell: "lstm": the forget gate opens and the input gate closes. "gru": Keras' update gate, which keeps, opens.
         lag: the longest span.
+        seed: of the draw.
     """
 
-    def __init__(self, cell: str, lag: int):
-        self.cell, self.lag = cell, lag
+    def __init__(self, cell: str, lag: int, seed: int = 0):
+        self.cell, self.lag, self.seed = cell, lag, seed
+
+    def get_config(self) -> dict:
+        """Returns the arguments, as Keras wants them for clones and saved models."""
+        return {"cell": self.cell, "lag": self.lag, "seed": self.seed}
 
     def __call__(self, shape, dtype=None):
         bias = np.zeros(shape)  # LSTM (4U,) for i, f, c, o; GRU (2, 3U) for z, r, h
         units = shape[-1] // (4 if self.cell == "lstm" else 3)
-        opened = np.log(np.random.default_rng(self.lag).uniform(2, self.lag + 2, units) - 1)
+        opened = np.log(np.random.default_rng(self.seed).uniform(2, self.lag + 2, units) - 1)
         if self.cell == "lstm":
             bias[:units], bias[units : 2 * units] = -opened, opened
         else:
@@ -143,7 +149,7 @@ def run(cell: str, lag: int, steps: int = 300, units: int = 64, batch_size: int 
         metrics=["accuracy"],
     )
     held_out = examples(lag, 256, seed + 1)
-    before = gradient_by_step(model, *held_out)
+    gradient = gradient_by_step(model, *held_out)
     model.fit(*examples(lag, steps * batch_size, seed), batch_size=batch_size, shuffle=False, verbose=0)
     _, accuracy = model.evaluate(*held_out, verbose=0)
-    return Result(cell, lag, accuracy, before, gradient_by_step(model, *held_out))
+    return Result(cell, lag, accuracy, gradient)

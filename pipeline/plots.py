@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.memory import Result
+from pipeline.memory import SYMBOLS, Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = {"rnn": "#c0392b", "lstm": "#2471a3", "gru": "#1e8449"}
-# The first that is installed is taken: Matplotlib's own font has no Chinese characters.
+# Matplotlib's own font has no Chinese characters: those come from the first of the others that is installed.
 FONTS = ["DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei", "SimHei"]
 
 
@@ -60,7 +60,8 @@ def gates(values: Mapping[str, np.ndarray], tokens: Sequence[str], units: int = 
         axes.set_ylabel(name, rotation=0, ha="right", va="center")
         axes.set(xticks=[], yticks=[])
         figure.colorbar(image, ax=axes, pad=0.01, ticks=[limits["vmin"], limits["vmax"]])
-    axes.set_xticks(range(len(tokens)), [token.replace("\n", "⏎").replace(" ", "␣") for token in tokens])
+    labels = [token.replace("\n", "⏎").replace(" ", "␣") for token in tokens]
+    axes.set_xticks(range(len(labels)), labels, rotation=90 if max(map(len, labels), default=0) > 2 else 0)
     figure.suptitle(title)
     return figure
 
@@ -75,8 +76,8 @@ def memory(results: Iterable[Result]) -> Figure:
         lags = [row.lag for row in rows]
         style = {"marker": "o", "label": cell, "color": COLOURS.get(cell)}
         left.plot(lags, [row.accuracy for row in rows], **style)
-        right.plot(lags, [max(row.before[0] / row.before[-1], 1e-20) for row in rows], **style)
-    left.axhline(1 / 8, color="grey", linestyle=":", label="guessing")
+        right.plot(lags, [max(row.gradient[0] / row.gradient[-1], 1e-20) for row in rows], **style)
+    left.axhline(1 / SYMBOLS, color="grey", linestyle=":", label="guessing")
     left.set(xlabel="lag (steps)", ylabel="right answers", ylim=(0, 1.05), title="what is remembered after training")
     right.set(
         xlabel="lag (steps)",
@@ -89,7 +90,12 @@ def memory(results: Iterable[Result]) -> Figure:
 
 
 def gradients(sizes: Mapping[str, np.ndarray]) -> Figure:
-    """Draws how the gradient changes on its way back: label → (T,), what `memory.gradient_by_step` returned."""
+    """Draws how the gradient changes on its way back.
+
+    Args:
+        sizes: label → (T,), what `memory.gradient_by_step` returned. A label is a cell's name; "lstm, something else"
+            is drawn in its colour, dashed.
+    """
     figure, axes = _figure(1, 1, width=6, height=3.2)
     for label, values in sizes.items():
         back = np.maximum(values[::-1] / values[-1], 1e-20)

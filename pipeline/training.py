@@ -234,20 +234,20 @@ class Trainer:
             self.progress.tokens += row["tokens"]
         self.progress.seconds += seconds
         loss = nats / max(tokens, 1.0)
+        perplexity = {"perplexity": math.exp(min(loss, 700.0))} if self.config.model.LIKELIHOOD else {}
         self.monitor.scalars(
             self.progress.step,
             {
                 "train/loss": loss,
-                "train/perplexity": math.exp(min(loss, 700.0)),
+                **{f"train/{name}": value for name, value in perplexity.items()},
                 "train/learning_rate": rate,
                 "train/gradient_norm": rows[-1]["gradient_norm"],
                 "train/tokens_per_second": tokens / seconds,
                 "train/waiting_for_data": waiting / seconds,
             },
         )
-        bar.set_postfix_str(
-            f"loss {loss:.3f}, perplexity {math.exp(min(loss, 700.0)):.4g}, {tokens / seconds:,.0f} tokens/s", False
-        )
+        shown = [f"loss {loss:.3f}", *(f"{name} {value:.4g}" for name, value in perplexity.items())]
+        bar.set_postfix_str(", ".join([*shown, f"{tokens / seconds:,.0f} tokens/s"]), False)
         bar.update(self.progress.index - bar.n)
 
     def _require_finite(self, loss: float, rate: float) -> None:

@@ -37,6 +37,16 @@ SMALL = [
 ]
 
 
+def small(config: RunConfig) -> RunConfig:
+    """A preset's configuration, made small with those settings that its model has."""
+    return override(config, [setting for setting in SMALL if _has(config, setting)])
+
+
+def _has(config: RunConfig, setting: str) -> bool:
+    section, field = setting.split("=")[0].split(".")
+    return hasattr(getattr(config, section), field)
+
+
 def some_lines(count: int, seed: int = 1) -> list[str]:
     """Numbered lines of English and Chinese, none twice."""
     generator = random.Random(seed)

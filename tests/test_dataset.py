@@ -194,14 +194,20 @@ def test_last_targets_see_whole_windows_and_beginnings():
         assert np.array_equal(row[begin + 1 :], target[begin:-1])  # and the target stands behind them
     assert (begins.reshape(-1, 8)[:, [1, 2, 3, 5, 6, 7]] == 0).all()
     assert set(begins) == set(range(10))
+    single = Windows(distinct(400), 1, 10, stride=1, seed=1, last=True)  # one window in four, whatever the batch
+    shorter = [single.batch(0, i)[0][0, 0] == 0 for i in range(single.steps)]
+    assert not any(shorter[i] for i in range(single.steps) if i % 4) and np.mean(shorter) > 0.15
 
 
 def test_the_last_step_of_strands_is_their_only_target():
     every = epoch_of(Strands(distinct(103), 4, 5, seed=1))
     last = epoch_of(Strands(distinct(103), 4, 5, seed=1, last=True))
     assert (len(every[0]), len(last[0])) == (6, 5)  # the sixth batch would have no target
-    for one, other in zip(every[:2], last[:2], strict=True):
-        assert np.array_equal(np.concatenate(one[:5]), np.concatenate(other))
+    assert np.array_equal(np.concatenate(every[1][:5]), np.concatenate(last[1]))
+    assert np.array_equal(np.concatenate(every[0][1:5]), np.concatenate(last[0][1:]))
+    for row, target in zip(last[0][0], last[1][0], strict=True):  # rows that begin do so anywhere, behind padding
+        begin = np.argmax(row == START)
+        assert (row[:begin] == 0).all() and np.array_equal(row[begin + 1 :], target[begin:-1])
     weights, every_weight = np.concatenate(last[2]), np.concatenate(every[2][:5])
     assert weights[:, :-1].sum() == 0 and np.array_equal(weights[:, -1], every_weight[:, -1])
     assert weights.any(axis=1).reshape(5, 4).any(axis=1).all()

@@ -12,7 +12,7 @@ import pytest
 import pipeline
 from pipeline import cli, presets
 from pipeline.config import RunConfig, override
-from tests.conftest import SMALL, some_lines
+from tests.conftest import small, some_lines
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -33,9 +33,9 @@ def test_docstring_examples(name):
 def small_presets(monkeypatch):
     """The presets by their names, each made small: the commands stay what they are."""
     for name, function in dict(presets.PRESETS).items():
-        small = override(function(), SMALL)
-        monkeypatch.setitem(presets.PRESETS, name, lambda small=small: small)
-        monkeypatch.setattr(presets, name.replace("-", "_"), lambda small=small: small)
+        config = small(function())
+        monkeypatch.setitem(presets.PRESETS, name, lambda config=config: config)
+        monkeypatch.setattr(presets, name.replace("-", "_"), lambda config=config: config)
 
 
 def test_the_readme_commands_run_in_their_order(tmp_path, monkeypatch, capsys, small_presets):

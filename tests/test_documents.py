@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import keras
 import numpy as np
@@ -20,7 +21,7 @@ from pipeline.models import FAMILIES, build
 from pipeline.models.documents import decoder, forward, generate_text, initial_state, loss
 from pipeline.presets import preset
 from pipeline.run import load
-from tests.conftest import refusal
+from tests.conftest import refusal, small
 
 VOCABULARY = 11
 NETWORKS = {
@@ -113,12 +114,10 @@ def test_layers_are_stock_keras(name):
     assert all(type(layer).__module__.startswith("keras.") for layer in make(name).layers)
 
 
-@every_network
+@pytest.mark.parametrize("name", ["000-lstm", "000-gru", "000-rnn", "004"])  # document 003 has a loop of its own
 def test_the_plain_model_compiles_and_fits(name):
     """As in the documents: `compile` and `fit` on windows and the token behind each."""
     model, ids = make(name), some_ids(32, 6)
-    if name == "003":
-        return  # its states go in and out; PyTorch's listing, too, has a loop of its own
     model.compile(
         keras.optimizers.Adam(0.02), "binary_crossentropy" if name == "004" else "sparse_categorical_crossentropy"
     )
@@ -143,7 +142,8 @@ def test_shapes_and_kinds_of_numbers(name, precision):
     state = initial_state(model, 3)
     logits, after = forward(model, some_ids(3, 4), state)
     assert logits.shape == (3, 4, VOCABULARY) and logits.dtype == tf.float32
-    tf.nest.map_structure(lambda one, other: (one.shape, one.dtype) == (other.shape, other.dtype), state, after)
+    for one, other in zip(tf.nest.flatten(state), tf.nest.flatten(after), strict=True):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype)
     batch = (some_ids(3, 4), some_ids(3, 4), tf.ones((3, 4)))
     for is_training in (True, False):
         nats, after = loss(model, batch, state, training=is_training)
@@ -191,7 +191,7 @@ def test_the_last_step_is_the_network_of_the_document(name):
         np.testing.assert_allclose(output, tf.nn.softmax(logits[:, -1]), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["000-lstm", "000-gru", "000-rnn", "004"])
+@every_network
 def test_padding_on_the_left_changes_nothing(name):
     model, ids = make(name), some_ids(3, 7)
     padded = tf.pad(ids, [[0, 0], [5, 0]])
@@ -269,16 +269,15 @@ def trained(request, tiny_config, tmp_path_factory):
         tiny_config,
         name=request.param,
         model=model,
-        dataset=DatasetConfig(
-            batches=model.BATCHES[0], targets="last", batch_size=4, sequence_length=8, stride=3, windows=40
-        ),
+        dataset=DatasetConfig(batches=model.BATCHES[0], targets="last", batch_size=4, sequence_length=8, stride=3),
     )
     return training.train(config, tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("cache"))
 
 
 def test_a_run_trains_scores_exports_and_generates(trained, tmp_path):
     figures = evaluation.evaluate(trained, cache=tmp_path)
-    assert 0 < figures["nats_per_token"] < 1.2 * math.log(trained.tokenizer.vocabulary_size)
+    if trained.config.name != "004":  # one number can't even say which characters are frequent
+        assert 0 < figures["nats_per_token"] < math.log(trained.tokenizer.vocabulary_size)
     here = generation.generate(trained, ["the", "我喜歡", ""], seed=3)
     exported = generation.generate(serving.export(trained), ["the", "我喜歡", ""], seed=3)
     assert [g.text for g in exported] == [g.text for g in here]
@@ -301,9 +300,51 @@ def test_generate_text_reads_the_whole_seed_and_writes_as_many_tokens_as_asked(t
         assert text == served[0].text
 
 
-def test_training_says_what_a_target_costs(trained, tiny_config, tmp_path, capsys):
-    training.train(dataclasses.replace(trained.config, name="again"), tmp_path, tmp_path / "cache")
-    assert "A target costs 8 steps of the network" in capsys.readouterr().err
+@pytest.mark.parametrize("name", ["document-000-rnn", "document-003", "document-004"])
+def test_a_run_that_breaks_off_ends_like_one_that_does_not(name, text_file, tmp_path, capsys):
+    config = dataclasses.replace(small(preset(name)), name="whole")
+    config = override(config, ["corpus.source=files", f"corpus.files={text_file}", "training.checkpoint_seconds=0"])
+    if config.dataset.windows:
+        config = override(config, ["dataset.windows=20"])
+    whole = training.train(config, tmp_path, tmp_path / "cache")
+    assert "A target costs 12 steps of the network" in capsys.readouterr().err
+    broken = dataclasses.replace(config, name="broken")
+    with pytest.raises(RuntimeError, match="the third step"):
+        training.train(broken, tmp_path, tmp_path / "cache", [BreakOff(3)])
+    training.train(broken, tmp_path, tmp_path / "cache")
+    assert "Resumed at step 3" in capsys.readouterr().err
+    files = [tmp_path / run / "latest.weights.h5" for run in ("whole", "broken")]
+    for one, other in zip(*([w.numpy() for w in weights_of(whole, file)] for file in files), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+class BreakOff(keras.callbacks.Callback):
+    """Fails when so many steps are done, with a checkpoint behind the last."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.steps = steps
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == self.steps:
+            raise RuntimeError("the third step is done")
+
+
+def weights_of(run, file):
+    model = build(run.config.model, run.tokenizer.vocabulary_size)
+    model.load_weights(file)
+    return model.weights
+
+
+def test_the_loss_of_document_004_is_shown_without_a_perplexity(text_file, tmp_path, read_events):
+    for name, is_likelihood in (("document-004", False), ("document-000-rnn", True)):
+        config = override(
+            small(preset(name)), ["corpus.source=files", f"corpus.files={text_file}", "dataset.windows=8"]
+        )
+        run = training.train(config, tmp_path, tmp_path / "cache")
+        tags = {tag for tag, _, _ in read_events(run.folder / "logs")}
+        assert {"train/loss", "validation/perplexity"} <= tags
+        assert ("train/perplexity" in tags) == is_likelihood
 
 
 # === Asked wrongly ===
@@ -313,14 +354,18 @@ def test_training_says_what_a_target_costs(trained, tiny_config, tmp_path, capsy
     ("name", "setting", "words"),
     [
         ("document-000-lstm", "dataset.targets=every", "set dataset.targets=last"),
-        ("document-000-lstm", "dataset.batches=strands", "does not suit model.family=document_000: set windows"),
-        ("document-003", "dataset.batches=sentences", "dataset.targets=last with dataset.batches=sentences"),
+        (
+            "document-000-lstm",
+            "dataset.batches=strands",
+            "does not suit model.family=document_000: set dataset.batches=windows",
+        ),
+        ("document-003", "dataset.batches=sentences", "set dataset.batches=strands or dataset.batches=windows"),
+        ("document-003", "dataset.windows=256", "only windows are drawn"),
+        ("kjv-words", "dataset.targets=last", "set dataset.targets=every"),
         ("document-004", "model.embedding_dim=8", "Unknown field 'embedding_dim'.*Allowed: family, units"),
         ("document-004", "model.family=document_000", "family=document_000 is not allowed"),
         ("kjv-words", "model.family=document_000", "family=document_000 is not allowed"),
     ],
 )
 def test_settings_that_do_not_suit_are_refused(name, setting, words):
-    import re
-
     assert re.search(words, refusal(override, preset(name), [setting]))

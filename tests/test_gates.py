@@ -52,8 +52,9 @@ def test_the_update_gate_of_keras_keeps_the_old_state():
 
 
 def test_other_layers_are_refused():
-    layer, inputs, _ = made("gru", reset_after=False)
-    with pytest.raises(ValueError, match="reset_after=True"):
-        gates(layer, inputs)
+    for settings in ({"reset_after": False}, {"use_bias": False}, {"activation": "relu"}):
+        layer, inputs, _ = made("gru", **settings)
+        with pytest.raises(ValueError, match="'reset_after': True"):
+            gates(layer, inputs)
     with pytest.raises(ValueError, match="Dense"):
         gates(keras.layers.Dense(3), inputs)

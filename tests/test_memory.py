@@ -28,6 +28,7 @@ def test_open_gates_keep_their_content_for_up_to_the_lag():
     assert (gate(forget) >= 0.5).all() and (gate(forget) <= 1 - 1 / 52).all() and gate(forget).max() > 0.97
     np.testing.assert_allclose(inputs, -forget)
     assert not rest.any()
+    assert not np.array_equal(bias, OpenGates("lstm", 50, seed=1)((400,)))
     bias = OpenGates("gru", 50)((2, 300)).numpy()
     assert gate(bias[0, :100]).max() > 0.97 and not bias[1].any() and not bias[0, 100:].any()
 
@@ -71,4 +72,8 @@ def test_closed_gates_are_those_of_keras():
 def test_a_short_lag_is_learnt(cell):
     result = memory.run(cell, lag=3, steps=150)
     assert result.accuracy > 0.9
-    assert result.before.shape == result.after.shape == (4,)
+    assert result.gradient.shape == (4,) and (result.gradient > 0).all()
+
+
+def test_a_network_can_be_cloned():
+    keras.models.clone_model(build("gru", 5))

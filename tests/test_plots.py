@@ -25,7 +25,7 @@ def test_curves_have_a_line_a_run():
     assert drawn(figure)
 
 
-@pytest.mark.filterwarnings("ignore:Glyph")  # this machine may have no Chinese font
+@pytest.mark.filterwarnings("ignore:Glyph")  # there may be no Chinese font
 def test_gates_have_a_panel_each_and_a_label_a_step():
     values = {"forget": np.full((3, 40), 0.5), "cell": np.zeros((3, 40))}
     figure = plots.gates(values, ["the", "\n", "学"], units=10)
@@ -38,7 +38,7 @@ def test_gates_have_a_panel_each_and_a_label_a_step():
 
 def test_the_memory_task_has_both_panels():
     steps = np.array([1e-9, 1e-3, 1.0])
-    figure = plots.memory([Result("rnn", 2, 0.2, steps, steps), Result("lstm", 2, 1.0, steps, steps)])
+    figure = plots.memory([Result("rnn", 2, 0.2, steps), Result("lstm", 2, 1.0, steps)])
     left, right = figure.axes
     assert list(left.lines[1].get_ydata()) == [1.0]
     assert right.lines[0].get_ydata()[0] == pytest.approx(1e-9)

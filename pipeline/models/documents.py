@@ -18,7 +18,7 @@ import tensorflow as tf
 from pipeline import decoding
 from pipeline.config import Document000Config, Document003Config, Document004Config
 from pipeline.decoding import Decoder
-from pipeline.models.language_model import initial_state, recurrent_layers
+from pipeline.models.language_model import initial_state, recurrent_layers, step_by_step
 from pipeline.tokenizer import Tokenizer
 
 RECURRENT = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}
@@ -33,11 +33,8 @@ def build(config, vocabulary_size: int) -> keras.Model:
         config: `Document000Config`, `Document003Config` or `Document004Config`.
         vocabulary_size: kinds of tokens (V), the special ones included.
     """
-    if isinstance(config, Document000Config):
-        return document_000(config, vocabulary_size)
-    if isinstance(config, Document003Config):
-        return document_003(config, vocabulary_size)
-    return document_004(config, vocabulary_size)
+    networks = {"document_000": document_000, "document_003": document_003, "document_004": document_004}
+    return networks[config.family](config, vocabulary_size)
 
 
 def document_000(config: Document000Config, vocabulary_size: int) -> keras.Model:
@@ -46,10 +43,15 @@ def document_000(config: Document000Config, vocabulary_size: int) -> keras.Model
     The document pads on the left and lets the network read the padding; here it is masked.
     """
     recurrent = RECURRENT[config.cell]
+    initializer = (
+        keras.initializers.RandomNormal(stddev=config.embedding_stddev) if config.embedding_stddev else "uniform"
+    )
     return keras.Sequential(
         [
             keras.Input((None,), dtype="int32", name="token_ids"),
-            keras.layers.Embedding(vocabulary_size, config.embedding_dim, mask_zero=True, name="embedding"),
+            keras.layers.Embedding(
+                vocabulary_size, config.embedding_dim, initializer, mask_zero=True, name="embedding"
+            ),
             recurrent(config.units, return_sequences=True, name=f"{config.cell}_0"),
             recurrent(config.units, name=f"{config.cell}_1"),
             keras.layers.Dense(vocabulary_size, activation="softmax", dtype="float32", name="output"),
@@ -77,9 +79,11 @@ def document_003(config: Document003Config, vocabulary_size: int) -> keras.Model
         (keras.Input((config.units,), name=f"hidden_{i}"), keras.Input((config.units,), name=f"cell_{i}"))
         for i in range(config.num_layers)
     )
+    # Keras hands a mask on by itself only to a layer that has one argument.
+    mask = embedding.compute_mask(token_ids)  # (B, T)
     x, new_state = embedding(token_ids), []  # (B, T, E)
     for layer, (hidden, cell) in zip(lstm, state, strict=True):
-        x, hidden, cell = layer(x, initial_state=[hidden, cell])  # (B, T, U)
+        x, hidden, cell = layer(x, initial_state=[hidden, cell], mask=mask)  # (B, T, U)
         new_state.append((hidden, cell))
     logits = output(x[:, -1])  # (B, V)
     return keras.Model((token_ids, state), (logits, tuple(new_state)), name="document_003")
@@ -93,9 +97,10 @@ def document_004(config: Document004Config, vocabulary_size: int) -> keras.Model
     return keras.Sequential(
         [
             keras.Input((None,), dtype="int32", name="token_ids"),
-            keras.layers.Rescaling(1 / (vocabulary_size - 1), name="scaling"),
-            keras.layers.Reshape((-1, 1), name="one_number_a_step"),
-            keras.layers.Masking(0.0, name="mask"),
+            # In half precision neighbouring ids would become one number.
+            keras.layers.Rescaling(1 / (vocabulary_size - 1), dtype="float32", name="scaling"),
+            keras.layers.Reshape((-1, 1), dtype="float32", name="one_number_a_step"),
+            keras.layers.Masking(0.0, dtype="float32", name="mask"),
             keras.layers.LSTM(config.units, name="lstm_0"),
             keras.layers.Dense(1, activation="sigmoid", dtype="float32", name="output"),
         ],
@@ -130,8 +135,8 @@ def loss(model: keras.Model, batch, state, training: bool = False):
     Args:
         model: what `build` returned.
         batch: inputs (B, T) int32, in training padded on the left; targets (B, T) int32; weights (B, T) float32.
-        state: what `initial_state` or an earlier call returned; a row that begins with the start token begins with
-            zeros instead.
+        state: what `initial_state` or an earlier call returned; a row that begins with the start token, or with
+            padding in front of it, begins with zeros instead.
         training: True: the last step's loss as the document computes it, which is the negative log-likelihood in
             documents 000 and 003, and the binary cross-entropy of one number in document 004. False: the negative
             log-likelihood of every target.
@@ -140,7 +145,7 @@ def loss(model: keras.Model, batch, state, training: bool = False):
         nats (B,) float32, summed over a row's targets, and the state behind the last step.
     """
     inputs, targets, weights = batch
-    begins = tf.equal(inputs[:, :1], Tokenizer.start_id)  # (B, 1)
+    begins = tf.equal(inputs[:, :1], Tokenizer.start_id) | tf.equal(inputs[:, :1], Tokenizer.padding_id)  # (B, 1)
     state = tf.nest.map_structure(lambda part: tf.where(begins, tf.zeros_like(part), part), state)
     if not training:
         logits, state = forward(model, inputs, state)
@@ -158,26 +163,8 @@ def loss(model: keras.Model, batch, state, training: bool = False):
 
 
 def decoder(model: keras.Model) -> Decoder:
-    """Returns the network as `start` and `step`, for `decoding.generate` and `decoding.beam_search`.
-
-    The context is prompt ids (B, T), padded on the right. The states are carried from step to step, so that a new
-    token costs one step and not a pass over a window.
-    """
-
-    def start(context):
-        state = initial_state(model, tf.shape(context)[0])
-        lengths = tf.math.count_nonzero(context != Tokenizer.padding_id, axis=1, dtype=tf.int32)
-        return (), decoding.read(step, (), state, context, lengths)
-
-    def step(token_ids, memory, state):
-        x, new_state = _inputs(model, token_ids[:, tf.newaxis])[:, 0], []  # (B, E)
-        for layer, layer_state in zip(recurrent_layers(model), state, strict=True):
-            x, layer_state = layer.cell(x, list(layer_state))  # (B, U)
-            new_state.append(tuple(layer_state) if isinstance(layer_state, (list, tuple)) else (layer_state,))
-        return _logits(model, x), tuple(new_state)
-
-    # The logits of document 004 are a product with one column, which stands for itself in each row.
-    return Decoder(start, step)
+    """Returns the network as `start` and `step`; a new token costs one step and not a pass over a window."""
+    return step_by_step(model, _inputs, _logits)
 
 
 def generate_text(

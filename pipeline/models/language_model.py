@@ -9,6 +9,8 @@ values, never inside a layer: `forward` takes them and returns them, for trainin
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 import tensorflow as tf
 
@@ -107,10 +109,25 @@ def loss(model: keras.Model, batch, state, training: bool = False):
 
 
 def decoder(model: keras.Model) -> Decoder:
-    """Returns the model as `start` and `step`, for `decoding.generate` and `decoding.beam_search`.
+    """Returns the model as `start` and `step`, for `decoding.generate` and `decoding.beam_search`."""
+
+    def embed(model, token_ids):
+        return model.get_layer("embedding")(token_ids)
+
+    return step_by_step(model, embed, _logits, least_rows=16 if _is_tied(model) else 2)
+
+
+def step_by_step(model: keras.Model, embed: Callable, logits_of: Callable, least_rows: int = 2) -> Decoder:
+    """Returns a stack of recurrent layers as `start` and `step`.
 
     The context is prompt ids (B, T), padded on the right. Both functions call the cells alone, not the layers, so
     that no cuDNN operation enters an export.
+
+    Args:
+        model: with recurrent layers, bottom first.
+        embed: (model, token ids (B, T)) → what the first of them reads (B, T, E).
+        logits_of: (model, what the last of them returns (B, U)) → logits (B, V).
+        least_rows: as in `Decoder`.
     """
 
     def start(context):
@@ -119,14 +136,13 @@ def decoder(model: keras.Model) -> Decoder:
         return (), decoding.read(step, (), state, context, lengths)
 
     def step(token_ids, memory, state):
-        x = model.get_layer("embedding")(token_ids)  # (B, E)
-        new_state = []
+        x, new_state = embed(model, token_ids[:, tf.newaxis])[:, 0], []  # (B, E)
         for layer, layer_state in zip(recurrent_layers(model), state, strict=True):
             x, layer_state = layer.cell(x, list(layer_state))  # (B, U)
             new_state.append(tuple(layer_state) if isinstance(layer_state, (list, tuple)) else (layer_state,))
-        return _logits(model, x), tuple(new_state)
+        return logits_of(model, x), tuple(new_state)
 
-    return Decoder(start, step, least_rows=16 if _is_tied(model) else 2)
+    return Decoder(start, step, least_rows)
 
 
 def recurrent_layers(model: keras.Model) -> list[keras.layers.RNN]:
