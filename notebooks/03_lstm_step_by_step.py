@@ -208,8 +208,8 @@ except tf.errors.InvalidArgumentError as error:
 # Worse is what does not fail: a state that is carried to a row which reads another text. Carrying makes sense only if
 # row b of each batch goes on exactly where row b of the last one ended, and a shuffled loader breaks that in silence.
 #
-# **Put right:** `dataset.Strands` cuts the text so that rows do go on. It fills the last batch up with targets of
-# weight 0, so that every batch has B rows.
+# **Put right:** `dataset.Strands` cuts the text so that rows do go on, and every batch has B rows: where the last
+# strand is shorter, its targets have weight 0.
 #
 # ### The training loop, put right
 #
@@ -771,7 +771,7 @@ for name in ("nats_per_token", "perplexity", "bits_per_character"):
     print(f"{name:20} {figures[name]:.4f}")
 print("\nbits a character")
 print(f"all alike            {np.log2(V):.4f}")
-print(f"by frequency         {entropy / np.log(2):.4f}")
+print(f"by frequency         {entropy / np.log(2):.4f} (of the training text)")
 
 # %% [markdown]
 # What does a target cost? The network takes a step for every input of a batch. With the last step's target alone, T
