@@ -47,6 +47,11 @@ def read(path: Path, config: CorpusConfig) -> Iterator[Piece]:
     Raises:
         RequestError: the content cannot be read; seen when the iteration comes to it.
     """
+    if kind(path) == ".json":
+        raise RequestError(
+            f"{path} holds one JSON value, not lines of text. Write one object a line into a .jsonl file; to learn "
+            "JSON itself, call it .txt."
+        )
     readers = {".jsonl": _json_rows, ".csv": _table_rows, ".tsv": _table_rows}
     blocks = _decoded(path, config)
     reader = readers.get(kind(path))

@@ -208,3 +208,10 @@ def test_missing_files_empty_folders_and_globs_are_refused(tmp_path):
 def test_errors_can_be_replaced(tmp_path):
     assert read(write(tmp_path / "a.txt", b"caf\xe9 bad"), errors="replace") == ["caf\ufffd bad"]
     assert read(write(tmp_path / "a.jsonl", b'{"text": "a\\ud83db"}'), errors="replace") == ["a\ufffdb"]
+
+
+def test_one_json_value_is_not_read_as_text(tmp_path):
+    path = tmp_path / "poems.json"
+    path.write_text('[{"text": "a"}]')
+    assert "into a .jsonl file" in refusal(lambda: list(files.read(path, CorpusConfig())))
+    assert "into a .jsonl file" in refusal(corpus.load, CorpusConfig(source="files", files=(str(path),)))
