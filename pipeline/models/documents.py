@@ -40,7 +40,8 @@ def build(config, vocabulary_size: int) -> keras.Model:
 def document_000(config: Document000Config, vocabulary_size: int) -> keras.Model:
     """Document 000, section 4: token ids (B, T) → probabilities (B, V) of the token behind them.
 
-    The document pads on the left and lets the network read the padding; here it is masked.
+    The document pads on the left and lets the network read the padding; here it is masked. `embedding_stddev=0` leaves
+    the embeddings their initial values of Keras' own, as the document does.
     """
     recurrent = RECURRENT[config.cell]
     initializer = (
