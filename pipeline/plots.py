@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = {"rnn": "#c0392b", "lstm": "#2471a3", "gru": "#1e8449"}
+MARKERS = {"rnn": "o", "lstm": "s", "gru": "x"}  # so that lines on top of each other can be told apart
 # Matplotlib's own font has no Chinese characters: those come from the first of the others that is installed.
 FONTS = ["DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei", "SimHei"]
 
@@ -74,7 +75,7 @@ def memory(results: Iterable[Result]) -> Figure:
     figure, (left, right) = _figure(1, 2, width=10, height=3.6)
     for cell, rows in by_cell.items():
         lags = [row.lag for row in rows]
-        style = {"marker": "o", "label": cell, "color": COLOURS.get(cell)}
+        style = {"marker": MARKERS.get(cell, "o"), "label": cell, "color": COLOURS.get(cell)}
         left.plot(lags, [row.accuracy for row in rows], **style)
         right.plot(lags, [max(row.gradient[0] / row.gradient[-1], 1e-20) for row in rows], **style)
     left.axhline(1 / SYMBOLS, color="grey", linestyle=":", label="guessing")
