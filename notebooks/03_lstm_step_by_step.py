@@ -337,7 +337,7 @@ for name, part in (("inputs", label[inputs]), ("targets", label[targets]), ("wei
 
 # %% [markdown]
 # Each target is the input of the step after. The weights say which targets count: with `last=True` the last of each
-# row.
+# row. A row that begins does so at any place, behind padding, so that a text's first characters are targets, too.
 #
 # Row b of the next batch goes on where row b of this one ended: its first input is this batch's last target. Therefore
 # the states of row b, carried over, are the states behind the text that row b has read so far.
@@ -561,6 +561,7 @@ print(f"hidden: largest difference {np.abs(h - keras_h).max():.1e}")
 # `documents.forward` runs the same cells as the model and returns every step's logits. The rest is done by hand.
 
 # %%
+inputs, targets, weights = strands.batch(epoch=0, index=1)  # in the middle of the text: no padding
 logits, _ = documents.forward(model, inputs, zeros)  # (B, T, V)
 exponentials = np.exp(logits - np.max(logits, axis=-1, keepdims=True))  # less the largest: nothing overflows
 probabilities = exponentials / exponentials.sum(axis=-1, keepdims=True)
