@@ -310,8 +310,9 @@ for name, run in (("the last step", runs["lstm"]), ("every step", every_run)):
 
 # %% [markdown]
 # A target at every step costs a thirtieth. At this beginning, on the plateau, what counts is the number of steps, and
-# both networks took as many: cheap targets pay off when they are turned into more and smaller steps. The default preset,
-# `kjv-words`, takes 16 rows a step and reaches a perplexity of 34.5 in less than five minutes (`docs/RESULTS.md`).
+# both networks took as many: cheap targets pay off when they are turned into more and smaller steps. The default
+# preset, `kjv-words`, takes 16 rows a step and reaches a perplexity of 34.5 in less than five minutes
+# (`docs/RESULTS.md`).
 #
 # ### What each cell remembers
 #
