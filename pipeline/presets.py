@@ -172,7 +172,8 @@ def document_003() -> RunConfig:
         tokenizer=TokenizerConfig(level="character"),
         # The states bring what was read before: a short batch costs little and still has a long context.
         dataset=DatasetConfig(batches="strands", targets="last", batch_size=128, sequence_length=8),
-        model=Document003Config(),
+        # The document names no sizes.
+        model=Document003Config(embedding_dim=64, units=128),
         training=TrainingConfig(epochs=1, learning_rate=2e-3),
         sampling=SamplingConfig(max_new_tokens=200, temperature=0.7, prompts=BIBLE_PROMPTS),
     )
