@@ -25,10 +25,14 @@ from pipeline.dataset import Batches, Sentences, Strands, TokenFile, prepare, to
 from pipeline.generation import generate
 from pipeline.models import family
 from pipeline.run import Run
-from pipeline.tokenizer import UNKNOWN, Tokenizer
+from pipeline.tokenizer import HAN_RANGES, UNKNOWN, Tokenizer
 
 TOKENS_PER_STRAND = 250_000  # a text up to this long is read in one strand, from beginning to end
-HAN = re.compile("[\u3007\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003fffd]+")  # Chinese characters in a row
+HAN = re.compile(  # Chinese characters in a row
+    "["
+    + "".join(f"{chr(int(first, 16))}-{chr(int(last, 16))}" for first, last in re.findall(r"(\w+)-(\w+)", HAN_RANGES))
+    + "]+"
+)
 POEM_TOKENS = 500  # documents that are longer on average are no poems
 BLOCK = 1 << 20  # ids that are looked at together; about 50 bytes of memory each
 

@@ -210,7 +210,7 @@ def generate_text(
         limit=num_words,
         banned_ids=[tokenizer.padding_id, tokenizer.start_id, tokenizer.unknown_id],
     )
-    after = [not seed_text[-1:].isspace() and bool(seed_text)] * rows
+    after = [bool(seed_text[-1:].strip())] * rows
     return tokenizer.detokenize(generated.token_ids, after=tf.constant(after)).numpy()[0].decode()
 
 
