@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+LEVELS = ("character", "word", "whitespace", "subword")
 LONGEST = 1000  # most new tokens for one prompt, fixed into every export: one long row holds up its whole batch
 
 
@@ -67,11 +68,22 @@ class Section:
 class CorpusConfig(Section):
     """Where the text comes from, how it is cleaned, and what is set apart."""
 
-    source: str = setting("kjv", "a packaged corpus (kjv, asv, hsk, docstrings), nltk:NAME, or files")
+    source: str = setting(
+        "kjv",
+        "a packaged corpus (kjv, asv, hsk, docstrings; of pairs dates, reverse, addition, hsk-translate, hsk-pinyin, "
+        "docstring-summaries, small-talk), nltk:NAME, or files",
+    )
     files: tuple[str, ...] = setting((), "training files, folders or globs, when source=files")
     validation_files: tuple[str, ...] = setting((), "validation files; without them a share of `files` is set apart")
     test_files: tuple[str, ...] = setting((), "test files; without them a share of `files` is set apart")
     field: str = setting("text", "the key (.jsonl) or column (.csv, .tsv) that holds the text")
+    target_files: tuple[str, ...] = setting((), "pairs: the targets, line by line, of the sources in `files`")
+    validation_target_files: tuple[str, ...] = setting((), "pairs: the targets of `validation_files`")
+    test_target_files: tuple[str, ...] = setting((), "pairs: the targets of `test_files`")
+    source_field: str = setting("", "pairs: the source's key or column; a column also by its number, from 1")
+    target_field: str = setting("", "pairs: the target's key or column; a column also by its number, from 1")
+    swap: bool = setting(False, "pairs: source and target change places")
+    pairs: int = setting(0, "pairs: how many are drawn, or made where they are made; 0: all that there are", minimum=0)
     documents: str = setting("file", "what ends with the end token: a whole file or one line", choices=("file", "line"))
     blank_lines: bool = setting(False, "with documents=line: whether an empty line counts as an (empty) document")
     validation_share: float = setting(0.05, "share of the text kept for validation", minimum=0.0, maximum=0.5)
@@ -90,7 +102,11 @@ class CorpusConfig(Section):
 class TokenizerConfig(Section):
     """What a token is, and how many kinds there may be."""
 
-    level: str = setting("word", "what a token is", choices=("character", "word", "whitespace", "subword"))
+    level: str = setting("word", "what a token is", choices=LEVELS)
+    source_level: str = setting(
+        "", "pairs: what a token of the source is; empty: as of the target", choices=("", *LEVELS)
+    )
+    shared: bool = setting(False, "pairs: one tokenizer for source and target")
     max_vocabulary_size: int = setting(0, "most kinds of tokens, special ones included; 0: no limit", minimum=0)
     min_count: int = setting(1, "kinds that occur less often in the training text are unknown", minimum=1)
 
@@ -101,11 +117,12 @@ class DatasetConfig(Section):
 
     batches: str = setting(
         "strands",
-        "parallel strands with carried state, shuffled windows, or whole documents as sentences",
-        choices=("strands", "windows", "sentences"),
+        "parallel strands with carried state, shuffled windows, whole documents as sentences, or pairs",
+        choices=("strands", "windows", "sentences", "pairs"),
     )
     batch_size: int = setting(64, "rows in a batch (B)", minimum=1)
-    sequence_length: int = setting(64, "steps in a batch (T); for sentences the longest that is kept", minimum=1)
+    sequence_length: int = setting(64, "steps in a batch (T); of sentences and pairs the longest that is kept", minimum=1)
+    source_length: int = setting(100, "pairs: the longest source that is kept (S), its end token included", minimum=2)
     restart: int = setting(
         64, "strands: batches after which a row begins anew, with the start token and a zero state; 0: never", minimum=0
     )
@@ -146,6 +163,48 @@ class LanguageModelConfig(Section):
 
 
 @dataclass(frozen=True)
+class Seq2SeqConfig(Section):
+    """Encoder → attention → decoder: the target's next token from the source and the target's tokens before it."""
+
+    BATCHES = ("pairs",)
+    LAST_STEP = False
+
+    family: str = setting("seq2seq", "the model family", choices=("seq2seq",))
+    cell: str = setting("lstm", "the recurrent layers", choices=("lstm", "gru"))
+    inputs: str = setting("embedding", "how tokens enter", choices=("embedding", "one_hot"))
+    embedding_dim: int = setting(256, "size of a token's vector (E)", minimum=1)
+    units: int = setting(256, "size of the encoder's output and of a decoder layer (U)", minimum=1)
+    num_layers: int = setting(1, "recurrent layers of the encoder, and of the decoder", minimum=1)
+    bidirectional: bool = setting(True, "the encoder reads both ways, with half of the units each")
+    attention: str = setting(
+        "dot", "dot (Luong et al. 2015), additive (Bahdanau et al. 2015) or none", choices=("none", "dot", "additive")
+    )
+    dropout: float = setting(0.0, "share dropped on the non-recurrent connections", minimum=0.0, maximum=0.95)
+    tie_embeddings: bool = setting(False, "the output layer uses the decoder's embedding matrix")
+    label_smoothing: float = setting(
+        0.0, "share of the target's probability that is spread over all tokens", minimum=0.0, maximum=0.9
+    )
+
+    @property
+    def LIKELIHOOD(self) -> bool:
+        return not self.label_smoothing
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.bidirectional and self.units % 2:
+            raise RequestError(
+                f"model.units={self.units} with bidirectional=True: each direction has half of them, so they must be "
+                f"even. Set model.units={self.units + 1} or model.bidirectional=false."
+            )
+        if self.tie_embeddings and (self.inputs == "one_hot" or self.embedding_dim != self.units):
+            raise RequestError(
+                f"model.tie_embeddings=True with inputs={self.inputs}, embedding_dim={self.embedding_dim} and "
+                f"units={self.units}: the output needs an embedding of its own size. Set model.inputs=embedding and "
+                f"model.embedding_dim={self.units}, or model.tie_embeddings=false."
+            )
+
+
+@dataclass(frozen=True)
 class Document000Config(Section):
     """Document 000: Embedding → two recurrent layers → Dense softmax on the last step."""
 
@@ -159,6 +218,17 @@ class Document000Config(Section):
     embedding_stddev: float = setting(
         0.0, "embeddings start normal with this standard deviation; 0: Keras' own, uniform in ± 0.05", minimum=0.0
     )
+
+
+@dataclass(frozen=True)
+class Document001Config(Section):
+    """Documents 001 and 002: one-hot → LSTM → its states → LSTM → Dense softmax, teacher forcing."""
+
+    BATCHES = ("pairs",)
+    LAST_STEP, LIKELIHOOD = False, True
+
+    family: str = setting("document_001", "the model family", choices=("document_001",))
+    latent_dim: int = setting(256, "size of both LSTM layers (U)", minimum=1)
 
 
 @dataclass(frozen=True)
@@ -185,7 +255,9 @@ class Document004Config(Section):
     units: int = setting(128, "size of the LSTM layer (U)", minimum=1)
 
 
-ModelConfig = LanguageModelConfig | Document000Config | Document003Config | Document004Config
+ModelConfig = (
+    LanguageModelConfig | Seq2SeqConfig | Document000Config | Document001Config | Document003Config | Document004Config
+)
 MODELS = typing.get_args(ModelConfig)
 
 
@@ -226,7 +298,10 @@ class SamplingConfig(Section):
     top_p: float = setting(1.0, "only the likeliest tokens that hold this probability; 1: off", above=0.0, maximum=1.0)
     repetition_penalty: float = setting(1.0, "divides the logits of tokens seen already; 1: off", above=0.0)
     allow_unknown: bool = setting(False, "whether the unknown token may be generated")
-    prompts: tuple[str, ...] = setting(("",), "prompts of the samples shown each epoch; with commas: a JSON list")
+    max_length_ratio: float = setting(
+        0.0, "pairs: most new tokens for each token of the source, and 10 more; 0: no such limit", minimum=0.0
+    )
+    prompts: tuple[str, ...] = setting(("",), "prompts, or sources, of the samples shown each epoch; with commas: a JSON list")
 
 
 @dataclass(frozen=True)
