@@ -100,7 +100,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 def generate(options: argparse.Namespace) -> None:
-    """Continues prompts, each as often as asked."""
+    """Continues prompts, or turns sources into targets, each as often as asked."""
     # Bytes that are not UTF-8 are read as U+FFFD, as in an export.
     prompts = [os.fsencode(prompt).decode("utf-8", "replace") for prompt in options.prompts] or [""]
     if prompts == ["-"]:
@@ -110,15 +110,18 @@ def generate(options: argparse.Namespace) -> None:
     _start_tensorflow()
     from pipeline import generation
 
-    results = generation.generate(
-        folder,
-        [prompt for prompt in prompts for _ in range(options.samples)],
-        **{name: value for name in GENERATION_OPTIONS if (value := getattr(options, name)) is not None},
-    )
+    given = {name: value for name in GENERATION_OPTIONS if (value := getattr(options, name)) is not None}
+    texts = generation.open_texts(folder, given.pop("no_repeat_ngram", 0))
+    if options.beam_width:
+        results = generation.generate(texts, prompts, n_best=options.samples, **given)
+    else:
+        results = generation.generate(texts, [prompt for prompt in prompts for _ in range(options.samples)], **given)
     if options.json:
         print("\n".join(json.dumps(result._asdict(), ensure_ascii=False) for result in results))
-    else:  # texts may hold line ends: an empty line stands between them
+    elif texts.continues:  # texts may hold line ends: an empty line stands between them
         print("\n\n".join(result.prompt + result.text for result in results))
+    else:  # line by line, as the sources came
+        print("\n".join(result.text for result in results))
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -127,7 +130,11 @@ def evaluate(options: argparse.Namespace) -> None:
     from pipeline import evaluation
     from pipeline.run import load
 
-    figures = evaluation.evaluate(load(options.folder), options.data, samples=options.samples, split=options.split)
+    given = {name: value for name in PAIR_OPTIONS if (value := getattr(options, name)) is not None}
+    if options.target:
+        given["target_files"] = options.target
+    run = load(options.folder)
+    figures = evaluation.evaluate(run, options.data, samples=options.samples, split=options.split, **given)
     print(json.dumps(figures, indent=1, ensure_ascii=False))
 
 
@@ -169,6 +176,11 @@ def _train_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("settings", nargs="*", metavar="section.field=value", help="changes to the preset")
     command.add_argument("--data", nargs="+", default=[], metavar="FILE", help="train on these files")
     command.add_argument("--validation", nargs="+", default=[], metavar="FILE", help="validate on these files")
+    text = "of pairs in two parallel files: the targets of --data, line by line"
+    command.add_argument("--target", nargs="+", default=[], metavar="FILE", help=text)
+    command.add_argument(
+        "--validation-target", nargs="+", default=[], metavar="FILE", help="the targets of --validation"
+    )
     command.add_argument("--name", help="the run's folder; default: the preset's name, with the file's after --data")
     command.add_argument("--directory", default="saved_models", help="where runs are kept (default: %(default)s)")
 
@@ -189,6 +201,9 @@ def _evaluate_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--samples", type=int, default=0, metavar="N", help="also generate N texts and measure them")
     command.add_argument("--split", default="test", choices=("test", "validation"), help="of the run's own text")
+    command.add_argument("--target", nargs="+", default=[], metavar="FILE", help="of pairs: the targets of --data")
+    for name, (kind, text) in PAIR_OPTIONS.items():
+        command.add_argument("--" + name.replace("_", "-"), type=kind, help="of pairs: " + text)
 
 
 def _export_arguments(command: argparse.ArgumentParser) -> None:
@@ -211,6 +226,13 @@ GENERATION_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
     "seed": (int, "the same seed gives the same text (default: 0)"),
 }
 
+PAIR_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "beam_width": (int, "search each output with so many beams (default: 0, the likeliest token at each step)"),
+    "length_penalty": (float, "of the beam search (default: 1)"),
+    "examples": (int, "list so many of the best and of the worst outputs (default: 10)"),
+    "resamples": (int, "bootstrap samples for intervals of BLEU and chrF (default: 0, no intervals)"),
+}
+
 COMMANDS = {
     "presets": (list_presets, _preset_arguments, "list the named runs"),
     "inspect": (inspect, _inspect_arguments, "report what is in a text before anyone trains on it"),
@@ -227,14 +249,16 @@ COMMANDS = {
 
 def _take_settings(parser: argparse.ArgumentParser, options: argparse.Namespace, rest: list[str]) -> None:
     """Accepts `section.field=value` anywhere: argparse leaves what stands behind an option, or gives it to --data."""
-    files = getattr(options, "data", [])
-    misplaced = [word for word in [*files, *rest] if hasattr(options, "preset") and SETTING.match(word)]
+    lists = [name for name in ("data", "validation", "target", "validation_target") if hasattr(options, name)]
+    words = [word for name in lists for word in getattr(options, name)]
+    misplaced = [word for word in [*words, *rest] if hasattr(options, "preset") and SETTING.match(word)]
     unknown = [word for word in rest if word not in misplaced]
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if misplaced:
         options.settings = [*options.settings, *misplaced]
-        options.data = [word for word in files if word not in misplaced]
+        for name in lists:
+            setattr(options, name, [word for word in getattr(options, name) if word not in misplaced])
 
 
 def _start_tensorflow() -> None:
@@ -262,6 +286,7 @@ def _run_config(options: argparse.Namespace) -> RunConfig:
     """The preset, with the files, the name and the overrides of the command line."""
     config = presets.preset(options.preset)
     config = _with_files(config, options.data, options.validation)
+    config = _with_targets(config, options.target, options.validation_target)
     if config.corpus.source == "files" and not config.corpus.files and not _sets_files(options.settings):
         raise RequestError(f"The preset {options.preset} needs a text of yours: add --data FILE.")
     config = override(config, options.settings)
@@ -284,6 +309,16 @@ def _with_files(config: RunConfig, files: Sequence[str], validation: Sequence[st
         sampling = dataclasses.replace(sampling, prompts=("",))  # the packaged book's prompts mean nothing here
     name = f"{config.name}-{Path(files[0]).name.split('.')[0]}"
     return dataclasses.replace(config, corpus=corpus, sampling=sampling, name=name)
+
+
+def _with_targets(config: RunConfig, targets: Sequence[str], validation: Sequence[str]) -> RunConfig:
+    """Puts the second of two parallel files beside the first."""
+    if not targets and not validation:
+        return config
+    if not config.reads_pairs or config.corpus.source != "files":
+        raise RequestError("--target and --validation-target go with --data and a preset for pairs, such as translate.")
+    corpus = dataclasses.replace(config.corpus, target_files=tuple(targets), validation_target_files=tuple(validation))
+    return dataclasses.replace(config, corpus=corpus)
 
 
 def _run_or_export(path: str) -> Path:

@@ -121,7 +121,9 @@ class DatasetConfig(Section):
         choices=("strands", "windows", "sentences", "pairs"),
     )
     batch_size: int = setting(64, "rows in a batch (B)", minimum=1)
-    sequence_length: int = setting(64, "steps in a batch (T); of sentences and pairs the longest that is kept", minimum=1)
+    sequence_length: int = setting(
+        64, "steps in a batch (T); of sentences and pairs the longest that is kept", minimum=1
+    )
     source_length: int = setting(100, "pairs: the longest source that is kept (S), its end token included", minimum=2)
     restart: int = setting(
         64, "strands: batches after which a row begins anew, with the start token and a zero state; 0: never", minimum=0
@@ -140,6 +142,7 @@ class LanguageModelConfig(Section):
     BATCHES = ("strands", "windows", "sentences")  # no fields: what a family can be trained on
     LAST_STEP = False  # whether it predicts the last step alone
     LIKELIHOOD = True  # whether its training loss is a likelihood, in nats a token
+    SMOOTHED = True  # whether that loss knows label smoothing
 
     family: str = setting("language_model", "the model family", choices=("language_model",))
     cell: str = setting("lstm", "the recurrent layer", choices=("lstm", "gru", "rnn"))
@@ -168,6 +171,7 @@ class Seq2SeqConfig(Section):
 
     BATCHES = ("pairs",)
     LAST_STEP = False
+    LIKELIHOOD = SMOOTHED = True
 
     family: str = setting("seq2seq", "the model family", choices=("seq2seq",))
     cell: str = setting("lstm", "the recurrent layers", choices=("lstm", "gru"))
@@ -181,13 +185,6 @@ class Seq2SeqConfig(Section):
     )
     dropout: float = setting(0.0, "share dropped on the non-recurrent connections", minimum=0.0, maximum=0.95)
     tie_embeddings: bool = setting(False, "the output layer uses the decoder's embedding matrix")
-    label_smoothing: float = setting(
-        0.0, "share of the target's probability that is spread over all tokens", minimum=0.0, maximum=0.9
-    )
-
-    @property
-    def LIKELIHOOD(self) -> bool:
-        return not self.label_smoothing
 
     def __post_init__(self):
         super().__post_init__()
@@ -210,6 +207,7 @@ class Document000Config(Section):
 
     BATCHES = ("windows",)
     LAST_STEP = LIKELIHOOD = True
+    SMOOTHED = False
 
     family: str = setting("document_000", "the model family", choices=("document_000",))
     cell: str = setting("lstm", "the recurrent layer", choices=("lstm", "gru", "rnn"))
@@ -225,7 +223,8 @@ class Document001Config(Section):
     """Documents 001 and 002: one-hot → LSTM → its states → LSTM → Dense softmax, teacher forcing."""
 
     BATCHES = ("pairs",)
-    LAST_STEP, LIKELIHOOD = False, True
+    LIKELIHOOD = True
+    LAST_STEP = SMOOTHED = False
 
     family: str = setting("document_001", "the model family", choices=("document_001",))
     latent_dim: int = setting(256, "size of both LSTM layers (U)", minimum=1)
@@ -237,6 +236,7 @@ class Document003Config(Section):
 
     BATCHES = ("strands", "windows")
     LAST_STEP = LIKELIHOOD = True
+    SMOOTHED = False
 
     family: str = setting("document_003", "the model family", choices=("document_003",))
     embedding_dim: int = setting(128, "size of a token's vector (E)", minimum=1)
@@ -249,7 +249,8 @@ class Document004Config(Section):
     """Document 004: one number a step → LSTM → Dense 1, sigmoid."""
 
     BATCHES = ("windows",)
-    LAST_STEP, LIKELIHOOD = True, False
+    LAST_STEP = True
+    LIKELIHOOD = SMOOTHED = False
 
     family: str = setting("document_004", "the model family", choices=("document_004",))
     units: int = setting(128, "size of the LSTM layer (U)", minimum=1)
@@ -274,6 +275,9 @@ class TrainingConfig(Section):
         "token",
         "what is descended: nats a token, or nats summed over a row's steps and averaged over rows",
         choices=("token", "row"),
+    )
+    label_smoothing: float = setting(
+        0.0, "share of each target's probability that is spread over all tokens", minimum=0.0, maximum=0.9
     )
     schedule: str = setting("constant", "how the learning rate moves", choices=("constant", "step", "cosine"))
     decay_after: int = setting(0, "schedule=step: epochs at the full rate", minimum=0)
@@ -301,7 +305,9 @@ class SamplingConfig(Section):
     max_length_ratio: float = setting(
         0.0, "pairs: most new tokens for each token of the source, and 10 more; 0: no such limit", minimum=0.0
     )
-    prompts: tuple[str, ...] = setting(("",), "prompts, or sources, of the samples shown each epoch; with commas: a JSON list")
+    prompts: tuple[str, ...] = setting(
+        ("",), "prompts, or sources, of the samples shown each epoch; with commas: a JSON list"
+    )
 
 
 @dataclass(frozen=True)
@@ -327,11 +333,26 @@ class RunConfig(Section):
                 f"dataset.windows={dataset.windows} with dataset.batches={dataset.batches} is not allowed: only "
                 "windows are drawn. Set dataset.windows=0 or dataset.batches=windows."
             )
+        if self.training.label_smoothing and not self.model.SMOOTHED:
+            raise RequestError(
+                f"training.label_smoothing={self.training.label_smoothing} does not suit model.family={family}, which "
+                "has the document's own loss: set training.label_smoothing=0."
+            )
+        if self.tokenizer.shared and self.tokenizer.source_level not in ("", self.tokenizer.level):
+            raise RequestError(
+                f"tokenizer.shared=True with level={self.tokenizer.level} and source_level="
+                f"{self.tokenizer.source_level}: a shared tokenizer has one level. Leave out tokenizer.source_level."
+            )
         targets = "last" if self.model.LAST_STEP else "every"
         if dataset.targets != targets:
             raise RequestError(
                 f"dataset.targets={dataset.targets} does not suit model.family={family}: set dataset.targets={targets}."
             )
+
+    @property
+    def reads_pairs(self) -> bool:
+        """Whether the run learns from pairs of a source and a target, not from running text."""
+        return self.dataset.batches == "pairs"
 
 
 def to_json(config: Section) -> dict[str, Any]:

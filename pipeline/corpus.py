@@ -204,7 +204,7 @@ def _tail(sources: Sequence[Source], by_documents: bool, config: CorpusConfig) -
     return splits
 
 
-def _borders(total: int, unit: str, config: CorpusConfig) -> list[int]:
+def _borders(total: int, unit: str, config: CorpusConfig, remedy: str = ", or set documents=file") -> list[int]:
     """Returns where validation and test begin: rounded, but at least one unit for each share above 0.
 
     >>> _borders(1_115_394, "characters", CorpusConfig(validation_share=0.1, test_share=0.1))
@@ -216,7 +216,7 @@ def _borders(total: int, unit: str, config: CorpusConfig) -> list[int]:
     if first < 1:
         raise RequestError(
             f"{total} {unit} are too few for validation_share={validation} and test_share={test}: "
-            "lower the shares (0: nothing is set apart), give validation_files and test_files, or set documents=file."
+            f"lower the shares (0: nothing is set apart), give validation_files and test_files{remedy}."
         )
     return [first, second]
 

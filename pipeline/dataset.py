@@ -1,4 +1,4 @@
-"""From text to batches: ids on disk, mapped into memory, cut into strands, windows or sentences.
+"""From text to batches: ids on disk, mapped into memory, cut into strands, windows, sentences or pairs.
 
     corpus → tokenizer → <split>.ids (one stream of numbers) → batches → tf.data
 
@@ -15,24 +15,29 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from pipeline import corpus as corpora
+from pipeline import pairs
 from pipeline.checkpoints import put_in_place
-from pipeline.config import CorpusConfig, DatasetConfig, RequestError, to_json
-from pipeline.corpus import Corpus, Split
+from pipeline.config import CorpusConfig, DatasetConfig, RequestError, RunConfig, to_json
+from pipeline.corpus import Corpus
+from pipeline.files import Piece
 from pipeline.tokenizer import Tokenizer, grouped
 
 FORMAT = 1  # of the ids on disk; part of their folder's name
 PIECES_CHARACTERS = 4_000_000  # characters that are tokenized at a time
 SHORTER_CONTEXTS = 4  # with last targets, one window in so many
 
-Batch = tuple[np.ndarray, np.ndarray, np.ndarray]  # inputs, targets (B, T) int32, weights (B, T) float32
+# Inputs and targets (B, T) int32, weights (B, T) float32; of pairs the inputs are (source (B, S), target (B, T)).
+Batch = tuple[np.ndarray | tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -70,20 +75,43 @@ class TokenFile:
         return np.concatenate([[0], *(end + 1 for end in ends)]).astype(np.int64)
 
 
+class PairFile(NamedTuple):
+    """One split of pairs as ids on disk: the i-th document of both files is the i-th pair. Figures are the target's."""
+
+    source: TokenFile
+    target: TokenFile
+
+    tokens = property(lambda self: self.target.tokens)
+    unknown = property(lambda self: self.target.unknown)
+    documents = property(lambda self: self.target.documents)
+    characters = property(lambda self: self.target.characters)
+
+
+def open_corpus(config: RunConfig) -> Corpus:
+    """Opens the text that a run learns from: running text, or pairs."""
+    return pairs.load(config.corpus) if config.reads_pairs else corpora.load(config.corpus)
+
+
 def prepare(
-    corpus: Corpus, config: CorpusConfig, tokenizer: Tokenizer, digest: str, cache: str | os.PathLike
-) -> dict[str, TokenFile]:
+    corpus: Corpus,
+    config: CorpusConfig,
+    tokenizer: Tokenizer,
+    digest: str,
+    cache: str | os.PathLike,
+    source_tokenizer: Tokenizer | None = None,
+) -> dict[str, TokenFile | PairFile]:
     """Tokenizes a corpus onto disk, or finds that it was done before.
 
     Args:
         corpus: what `corpus.load` returned.
         config: the settings it was loaded with, part of the cache's key.
         tokenizer: the tokenizer of the run.
-        digest: the tokenizer's own hash, part of the key.
+        digest: the tokenizer's own hash, part of the key; of pairs both tokenizers'.
         cache: the folder that holds the caches.
+        source_tokenizer: of pairs the source's; `tokenizer` is the target's.
 
     Returns:
-        "training", "validation" and "test" → `TokenFile`.
+        "training", "validation" and "test" → `TokenFile`, or `PairFile` for pairs.
     """
     key = json.dumps([FORMAT, corpus.checksum, to_json(config), digest]).encode()
     folder = Path(cache) / hashlib.sha256(key).hexdigest()[:16]
@@ -92,18 +120,37 @@ def prepare(
     with open(Path(cache) / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be tokenizing the same text: it is waited for
         if not (folder / "ids.json").exists():
-            _write_splits(splits, tokenizer, folder)
+            _write_splits(_sides(splits, tokenizer, source_tokenizer), folder)
     facts = json.loads((folder / "ids.json").read_text())
-    return {name: TokenFile(**row | {"path": str(folder / row["path"])}) for name, row in facts.items()}
+    files = {name: TokenFile(**row | {"path": str(folder / row["path"])}) for name, row in facts.items()}
+    if source_tokenizer is None:
+        return files
+    return {name: PairFile(files[f"{name}.source"], files[name]) for name in splits}
 
 
-def _write_splits(splits: dict[str, Split], tokenizer: Tokenizer, folder: Path) -> None:
+def _sides(splits, tokenizer: Tokenizer, source_tokenizer: Tokenizer | None) -> dict[str, tuple]:
+    """What is written, by its name: pieces of text, and the tokenizer for them."""
+    if source_tokenizer is None:
+        return {name: (split, tokenizer) for name, split in splits.items()}
+    targets = {name: (split.side("target"), tokenizer) for name, split in splits.items()}
+    return targets | {f"{name}.source": (split.side("source"), source_tokenizer) for name, split in splits.items()}
+
+
+def write_pairs(
+    split: pairs.PairSplit, tokenizer: Tokenizer, source_tokenizer: Tokenizer, folder: str | os.PathLike
+) -> PairFile:
+    """Tokenizes one split of pairs into two files of ids."""
+    source = write_ids(split.side("source"), source_tokenizer, Path(folder) / "source.ids")
+    return PairFile(source, write_ids(split.side("target"), tokenizer, Path(folder) / "target.ids"))
+
+
+def _write_splits(sides: dict[str, tuple], folder: Path) -> None:
     """Writes a cache's folder aside and renames it: a folder that is there is whole."""
     aside = folder.with_name(f"{folder.name}.aside")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     try:
-        facts = {name: write_ids(split, tokenizer, aside / f"{name}.ids") for name, split in splits.items()}
+        facts = {name: write_ids(*side, aside / f"{name}.ids") for name, side in sides.items()}
         rows = {name: dataclasses.asdict(fact) | {"path": f"{name}.ids"} for name, fact in facts.items()}
         (aside / "ids.json").write_text(json.dumps(rows, indent=1))
         shutil.rmtree(folder, ignore_errors=True)
@@ -112,7 +159,7 @@ def _write_splits(splits: dict[str, Split], tokenizer: Tokenizer, folder: Path) 
         shutil.rmtree(aside, ignore_errors=True)  # a text may be refused deep inside, with much of it written
 
 
-def write_ids(split: Split, tokenizer: Tokenizer, path: str | os.PathLike) -> TokenFile:
+def write_ids(split: Iterable[Piece], tokenizer: Tokenizer, path: str | os.PathLike) -> TokenFile:
     """Tokenizes one split into a flat file of ids, an end token behind each document."""
     dtype = "uint16" if tokenizer.vocabulary_size <= 1 << 16 else "int32"
     tokens = unknown = documents = characters = 0
@@ -245,46 +292,105 @@ class Sentences:
     """
 
     carries_state = False
-    GROUP = 64
 
     def __init__(self, tokens: TokenFile, batch_size: int, sequence_length: int, seed: int = 0):
-        self.ids, self.seed, self.batch_size = tokens.ids, seed, batch_size
-        lengths = np.diff(tokens.bounds)  # with the end token
-        kept = np.flatnonzero(lengths <= sequence_length)
-        self.starts, self.lengths = tokens.bounds[:-1][kept], lengths[kept]
-        self.too_long = len(lengths) - len(kept)
-        self.steps = -(-len(kept) // batch_size)
-        self._order: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
+        self.documents = _Documents(tokens)
+        self.batch_size = batch_size
+        kept = np.flatnonzero(self.documents.lengths <= sequence_length)
+        self.too_long = len(self.documents.lengths) - len(kept)
+        self.order = _Buckets(kept, (self.documents.lengths[kept],), batch_size, seed)
+        self.steps = self.order.steps
 
     def batch(self, epoch: int, index: int) -> Batch:
-        if self._order[0] != epoch:
-            self._order = (epoch, self._shuffled(epoch))
-        rows = self._order[1][index]  # (B,), −1 where there is none
+        return _teacher_forcing(self.documents, self.order.rows(epoch, index))
+
+
+class Pairs:
+    """Pairs as rows, bucketed by length like `Sentences`: source ids, and the target one step late beside itself.
+
+    Pairs with a source longer than `source_length` or a target longer than `sequence_length`, end tokens included, are
+    left out and counted in `too_long`.
+    """
+
+    carries_state = False
+
+    def __init__(self, tokens: PairFile, batch_size: int, source_length: int, sequence_length: int, seed: int = 0):
+        self.sources, self.targets = _Documents(tokens.source), _Documents(tokens.target)
+        self.batch_size = batch_size
+        lengths = self.targets.lengths, self.sources.lengths
+        kept = np.flatnonzero((lengths[0] <= sequence_length) & (lengths[1] <= source_length))
+        self.too_long = len(lengths[0]) - len(kept)
+        self.order = _Buckets(kept, tuple(side[kept] for side in lengths), batch_size, seed)
+        self.steps = self.order.steps
+
+    def batch(self, epoch: int, index: int) -> Batch:
+        rows = self.order.rows(epoch, index)
+        source_ids, _ = self.sources.padded(rows)  # (B, S)
+        target_ids, targets, weights = _teacher_forcing(self.targets, rows)
+        return (source_ids, target_ids), targets, weights
+
+
+class _Documents:
+    """A text's documents by number, each with its end token."""
+
+    def __init__(self, tokens: TokenFile):
+        self.ids, self.starts, self.lengths = tokens.ids, tokens.bounds[:-1], np.diff(tokens.bounds)
+
+    def padded(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the documents of some numbers (B,), −1 for none: ids (B, T) int32, and where there are any (B, T)."""
         lengths = np.where(rows >= 0, self.lengths[rows], 0)
         steps = np.arange(max(1, lengths.max()))[None]  # (1, T)
         inside = steps < lengths[:, None]  # (B, T)
         positions = np.where(inside, self.starts[rows][:, None] + steps, 0)
-        targets = np.where(inside, self.ids[positions], Tokenizer.padding_id).astype(np.int32)
-        start = np.full((self.batch_size, 1), Tokenizer.start_id, np.int32)
-        return np.concatenate([start, targets[:, :-1]], axis=1), targets, inside.astype(np.float32)
+        return np.where(inside, self.ids[positions], Tokenizer.padding_id).astype(np.int32), inside
+
+
+def _teacher_forcing(documents: _Documents, rows: np.ndarray) -> Batch:
+    """Documents as targets, and themselves one step late, behind the start token, as inputs."""
+    targets, inside = documents.padded(rows)
+    start = np.full((len(rows), 1), Tokenizer.start_id, np.int32)
+    return np.concatenate([start, targets[:, :-1]], axis=1), targets, inside.astype(np.float32)
+
+
+class _Buckets:
+    """An order for each epoch, in which rows of nearly one length stand together.
+
+    Args:
+        numbers: (N,) what is ordered.
+        lengths: arrays (N,) to sort by, the last of them first.
+        batch_size: B.
+        seed: picks each epoch's order.
+    """
+
+    GROUP = 64  # batches
+
+    def __init__(self, numbers: np.ndarray, lengths: tuple[np.ndarray, ...], batch_size: int, seed: int):
+        self.numbers, self.lengths, self.batch_size, self.seed = numbers, lengths, batch_size, seed
+        self.steps = -(-len(numbers) // batch_size)
+        self._latest: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
+
+    def rows(self, epoch: int, index: int) -> np.ndarray:
+        """The numbers (B,) of one batch, −1 where it is not full."""
+        if self._latest[0] != epoch:
+            self._latest = (epoch, self._shuffled(epoch))
+        return self._latest[1][index]
 
     def _shuffled(self, epoch: int) -> np.ndarray:
-        """The epoch's documents: (steps, B), −1 where a batch is not full."""
         generator = _generator(self.seed, epoch)
-        order = generator.permutation(len(self.lengths))
+        order = generator.permutation(len(self.numbers))
         group = self.GROUP * self.batch_size
         for i in range(0, len(order), group):
             part = order[i : i + group]
-            order[i : i + group] = part[np.argsort(self.lengths[part], kind="stable")]
+            order[i : i + group] = part[np.lexsort(tuple(lengths[part] for lengths in self.lengths))]
         full = np.full(self.steps * self.batch_size, -1, np.int64)
-        full[: len(order)] = order
+        full[: len(order)] = self.numbers[order]
         return generator.permutation(full.reshape(self.steps, self.batch_size))
 
 
-Batches = Strands | Windows | Sentences
+Batches = Strands | Windows | Sentences | Pairs
 
 
-def training_batches(tokens: TokenFile, config: DatasetConfig, seed: int) -> Batches:
+def training_batches(tokens: TokenFile | PairFile, config: DatasetConfig, seed: int) -> Batches:
     """Returns the batches that a configuration asks for.
 
     Raises:
@@ -296,6 +402,8 @@ def training_batches(tokens: TokenFile, config: DatasetConfig, seed: int) -> Bat
         batches = Strands(tokens, size, length, seed, config.restart, last)
     elif config.batches == "windows":
         batches = Windows(tokens, size, length, config.stride, seed, config.windows, last)
+    elif config.batches == "pairs":
+        batches = Pairs(tokens, size, config.source_length, length, seed)
     else:
         batches = Sentences(tokens, size, length, seed)
     if batches.steps == 0 or (config.batches == "strands" and tokens.tokens < size):
@@ -311,15 +419,17 @@ def to_dataset(batches: Batches, epoch: int, first: int = 0) -> tf.data.Dataset:
     """Streams one epoch's batches from a position on, prepared ahead of the training step.
 
     Args:
-        batches: strands, windows or sentences.
+        batches: strands, windows, sentences or pairs.
         epoch: counts from 0 and picks the epoch's order.
         first: index of the first batch.
 
     Returns:
-        (inputs (B, T) int32, targets (B, T) int32, weights (B, T) float32), `batches.steps - first` times.
+        (inputs, targets (B, T) int32, weights (B, T) float32), `batches.steps - first` times. The inputs are (B, T)
+        int32; of pairs they are a tuple, source (B, S) and target (B, T).
     """
-    shape = (batches.batch_size, None)
-    signature = (tf.TensorSpec(shape, tf.int32), tf.TensorSpec(shape, tf.int32), tf.TensorSpec(shape, tf.float32))
+    ids = tf.TensorSpec((batches.batch_size, None), tf.int32)
+    inputs = (ids, ids) if isinstance(batches, Pairs) else ids
+    signature = (inputs, ids, tf.TensorSpec((batches.batch_size, None), tf.float32))
 
     def stream() -> Iterator[Batch]:
         return (batches.batch(epoch, i) for i in range(first, batches.steps))

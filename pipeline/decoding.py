@@ -216,6 +216,30 @@ def score(
     return _while(lambda index, *_: index < tf.shape(columns)[0], body, values)[1]
 
 
+def follow(step: Step, memory: Nested, state: Nested, token_ids: tf.Tensor, watch: Callable[[Nested], tf.Tensor]):
+    """Returns a part of the state behind each of some given tokens, such as the weights of an attention.
+
+    Args:
+        step, memory, state: as in `generate`.
+        token_ids: (B, T) int32, what the steps consume; T is at least 1.
+        watch: state → the part, a tensor (B, ...).
+
+    Returns:
+        (B, T, ...).
+    """
+    columns = tf.transpose(token_ids)  # (T, B)
+    steps = tf.shape(columns)[0]
+    part = watch(state)
+    seen = tf.TensorArray(part.dtype, steps, element_shape=[None, *part.shape[1:]])
+
+    def body(index, state, seen):
+        _, new_state = step(columns[index], memory, state)
+        return index + 1, _like(new_state, state), seen.write(index, watch(new_state))
+
+    seen = _while(lambda index, *_: index < steps, body, (0, state, seen))[2].stack()  # (T, B, ...)
+    return tf.transpose(seen, [1, 0, *range(2, seen.shape.rank)])
+
+
 # === Beam search ===
 
 

@@ -56,7 +56,7 @@ def run(config: RunConfig, directory: str | os.PathLike = "saved_models", cache:
 
     _title("Measure, on the text that was set apart")
     corpus = corpora.load(config.corpus)
-    splits = prepare(corpus, config.corpus, trained.tokenizer, trained.facts["tokenizer"], cache)
+    splits = prepare(corpus, config.corpus, trained.tokenizer, trained.digest, cache)
     figures = evaluation.evaluate(trained, cache=cache)
     print(f"{'text:':34}{', '.join(corpus.test.names)} ({figures['tokens']:,} tokens)")
     print(f"{'perplexity of the model:':34}{figures['perplexity']:.2f}", flush=True)

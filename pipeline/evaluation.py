@@ -1,6 +1,6 @@
 """How good a model is: the likelihood of held-out text, figures of generated text, and a trigram model to compare with.
 
-Reading order: everything about one run (`evaluate`), likelihood, figures of generated text, the trigram baseline.
+Reading order: a run (`evaluate`), a run on pairs, likelihood, figures of generated text, the trigram baseline.
 """
 
 from __future__ import annotations
@@ -20,13 +20,28 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline import corpus as corpora
+from pipeline import metrics
+from pipeline import pairs as pair_corpora
 from pipeline.config import DatasetConfig, RequestError
-from pipeline.dataset import Batches, Sentences, Strands, TokenFile, prepare, to_dataset, write_ids
+from pipeline.dataset import (
+    Batches,
+    PairFile,
+    Pairs,
+    Sentences,
+    Strands,
+    TokenFile,
+    open_corpus,
+    prepare,
+    to_dataset,
+    write_ids,
+    write_pairs,
+)
 from pipeline.generation import generate
 from pipeline.models import family
 from pipeline.run import Run
 from pipeline.tokenizer import HAN_RANGES, UNKNOWN, Tokenizer
 
+SUMMARY_RATIO = 2.0  # sources that are so many times as long as their targets have summaries for targets
 TOKENS_PER_STRAND = 250_000  # a text up to this long is read in one strand, from beginning to end
 HAN = re.compile(  # Chinese characters in a row
     "["
@@ -45,6 +60,7 @@ def evaluate(
     cache: str | os.PathLike = "data/cache",
     samples: int = 0,
     split: str = "test",
+    **pair_options,
 ) -> dict[str, Any]:
     """Measures a run on held-out text and, if asked to, on texts that it generates.
 
@@ -52,16 +68,25 @@ def evaluate(
         run: with its best weights.
         files: text to score instead of the run's own, read with the run's corpus settings.
         cache: where the tokenized text is kept.
-        samples: texts to generate from an empty prompt, with the run's own settings; 0: none.
+        samples: texts to generate from an empty prompt, with the run's own settings; 0: none. Not for pairs.
         split: which of the run's own texts is scored, "test" or "validation".
+        pair_options: for a run on pairs, those of `evaluate_pairs`.
 
     Returns:
         run: its name. split: "test"; "validation" if the corpus sets no test text apart; or "files". parameters: the
-        model's weights. Beside them what `figures` and, with samples, `sample_figures` return.
+        model's weights. Beside them what `figures` and, with samples, `sample_figures` return. For a run on pairs what
+        `evaluate_pairs` returns.
 
     Raises:
         RequestError: a file cannot be read, the corpus is another than in training, or nothing of it is set apart.
     """
+    if run.config.reads_pairs:
+        if samples:
+            raise RequestError(f"samples={samples} is not for a run on pairs, whose outputs are measured anyway.")
+        return evaluate_pairs(run, files, split, **pair_options)
+    for name, value in pair_options.items():
+        if value:
+            raise RequestError(f"{name}={value} is for runs on pairs, and {run.config.name} is none. Leave it out.")
     own = _own_splits(run, cache) if samples or not files else {}
     with tempfile.TemporaryDirectory() as folder:
         if files:
@@ -70,39 +95,144 @@ def evaluate(
         else:
             split = "test" if split == "test" and own["test"].tokens else "validation"
             tokens = own[split]
-        if not tokens.tokens:
-            raise RequestError(f"{run.config.name} has neither test nor validation text: name files to score.")
-        batches = held_out_batches(tokens, run.config.dataset)
-        nats = negative_log_likelihood(run.model, run.config.model, batches)
-    facts = {"run": run.config.name, "split": split, **figures(nats, tokens), "parameters": run.model.count_params()}
+        likelihood = _likelihood(run, tokens)
+    facts = {"run": run.config.name, "split": split, **likelihood, "parameters": run.model.count_params()}
     if samples:
         texts = [generation.text for generation in generate(run, [""] * samples)]
         facts |= sample_figures(texts, run.tokenizer, own["training"])
     return facts
 
 
-def _own_splits(run: Run, cache: str | os.PathLike) -> dict[str, TokenFile]:
-    """The splits that a run was trained with, tokenized."""
-    corpus = corpora.load(run.config.corpus)
+def _own_corpus(run: Run) -> corpora.Corpus:
+    """The corpus that a run was trained on."""
+    corpus = open_corpus(run.config)
     if corpus.checksum != run.facts["corpus"]:
         raise RequestError(
             f"The text of {run.config.name} ({corpus.name}) has changed since it was trained: its checksum differs. "
             "Put the old text back, or name files to score."
         )
-    return prepare(corpus, run.config.corpus, run.tokenizer, run.facts["tokenizer"], cache)
+    return corpus
+
+
+def _own_splits(run: Run, cache: str | os.PathLike) -> dict[str, TokenFile]:
+    """The splits that a run was trained with, tokenized."""
+    return prepare(_own_corpus(run), run.config.corpus, run.tokenizer, run.digest, cache, run.source_tokenizer)
+
+
+def _likelihood(run: Run, tokens: TokenFile | PairFile) -> dict[str, float]:
+    if not tokens.tokens:
+        raise RequestError(f"{run.config.name} has neither test nor validation text: name files to score.")
+    batches = held_out_batches(tokens, run.config.dataset)
+    return figures(negative_log_likelihood(run.model, run.config.model, batches), tokens)
+
+
+# === Pairs ===
+
+
+def evaluate_pairs(
+    run: Run,
+    files: Sequence[str] = (),
+    split: str = "test",
+    target_files: Sequence[str] = (),
+    beam_width: int = 0,
+    length_penalty: float = 1.0,
+    examples: int = 10,
+    resamples: int = 0,
+) -> dict[str, Any]:
+    """Measures an encoder–decoder: its outputs against all references of each source, and the likelihood of those.
+
+    Args:
+        run: with its best weights.
+        files, target_files: pairs to measure on instead of the run's own, read with the run's corpus settings.
+        split: which of the run's own pairs, "test" or "validation".
+        beam_width: beams of the search for each output; 0: the likeliest token at each step.
+        length_penalty: of the beam search.
+        examples: so many of the best and of the worst outputs are listed.
+        resamples: bootstrap samples for the intervals of BLEU and chrF; 0: no intervals.
+
+    Returns:
+        run, split, sources (how many), parameters, beam_width; what `metrics.pair_figures` returns; `baselines` and
+        `by_length` as in `metrics`; token_accuracy, the share of the references' tokens that are the likeliest behind
+        those before them, and what `figures` returns for them; and the examples, `best` and `worst`.
+
+    Raises:
+        RequestError: a file cannot be read, the corpus is another than in training, or nothing of it is set apart.
+    """
+    # 1. The pairs, one source with all of its references.  2. The likelihood of the references.  3. The outputs.
+    if files:
+        split, pairs = "files", pair_corpora.read_split(run.config.corpus, files, target_files)
+    else:
+        corpus = _own_corpus(run)
+        split = "test" if split == "test" and any(True for _ in corpus.test) else "validation"
+        pairs = getattr(corpus, split)
+    references: dict[str, list[str]] = {}
+    for pair in pairs:
+        references.setdefault(pair.source, []).append(pair.target)
+    with tempfile.TemporaryDirectory() as folder:
+        tokens = write_pairs(pairs, run.tokenizer, run.source_tokenizer, folder)
+        likelihood = _likelihood(run, tokens)
+        likelihood["token_accuracy"] = token_accuracy(run, held_out_batches(tokens, run.config.dataset))
+        long = float(np.mean(tokens.source.bounds[1:] - tokens.source.bounds[:-1]) / (tokens.tokens / tokens.documents))
+    sources, wanted = list(references), list(references.values())
+    lengths = run.source_tokenizer.tokenize(tf.constant(sources)).row_lengths().numpy().tolist()
+    outputs = _outputs(run, sources, lengths, beam_width, length_penalty)
+    return {
+        "run": run.config.name,
+        "split": split,
+        "sources": len(sources),
+        "parameters": run.model.count_params(),
+        "beam_width": beam_width,
+        **metrics.pair_figures(sources, outputs, wanted, resamples=resamples),
+        "baselines": metrics.baselines(sources, wanted, summaries=long > SUMMARY_RATIO),
+        **likelihood,
+        "by_length": metrics.by_length(sources, outputs, wanted, lengths),
+        **metrics.examples(sources, outputs, wanted, examples),
+    }
+
+
+def _outputs(
+    run: Run, sources: Sequence[str], lengths: Sequence[int], beam_width: int, length_penalty: float
+) -> list[str]:
+    """What a run makes of some sources; those of one length together, for the longest of a batch holds up the rest."""
+    order = np.argsort(lengths, kind="stable")
+    texts = generate(
+        run, [sources[i] for i in order], temperature=0.0, beam_width=beam_width, length_penalty=length_penalty
+    )
+    outputs = {int(i): text.text for i, text in zip(order, texts, strict=True)}
+    return [outputs[i] for i in range(len(sources))]
+
+
+def token_accuracy(run: Run, batches: Batches) -> float:
+    """Returns the share of targets that are the likeliest token behind the right ones before them."""
+
+    @tf.function(reduce_retracing=True)
+    def right(inputs, targets, weights):
+        logits, _ = family(run.config.model).forward(run.model, inputs, ())
+        return tf.reduce_sum(tf.cast(tf.argmax(logits, axis=-1, output_type=tf.int32) == targets, tf.float32) * weights)
+
+    rights = total = 0.0
+    for inputs, targets, weights in to_dataset(batches, epoch=0):
+        rights, total = rights + float(right(inputs, targets, weights)), total + float(tf.reduce_sum(weights))
+    return rights / max(1.0, total)
 
 
 # === Likelihood ===
 
 
-def held_out_batches(tokens: TokenFile, config: DatasetConfig, strands: int = 0) -> Batches:
+def held_out_batches(tokens: TokenFile | PairFile, config: DatasetConfig, strands: int = 0) -> Batches:
     """Cuts held-out text so that every token is scored once.
 
     Args:
         tokens: the split.
-        config: whole documents stay sentences; everything else is read on with the state carried.
+        config: whole documents stay sentences, pairs stay pairs, however long; everything else is read on with the
+            state carried.
         strands: parallel strands; 0: one for every 250,000 tokens.
     """
+    if isinstance(tokens, PairFile):
+        longest = [int(np.diff(side.bounds).max(initial=1)) for side in tokens]
+        most = config.batch_size * (config.source_length + config.sequence_length)
+        rows = min(config.batch_size, max(1, most // sum(longest)))  # one very long pair makes no huge batch
+        return Pairs(tokens, rows, *longest)
     # A split that was cut out of the middle of a document has tokens behind its last end: no sentence holds them.
     if config.batches == "sentences" and tokens.bounds[-1] == tokens.tokens:
         longest = int(np.diff(tokens.bounds).max(initial=1))

@@ -53,9 +53,8 @@ def read(path: Path, config: CorpusConfig) -> Iterator[Piece]:
             "JSON itself, call it .txt."
         )
     readers = {".jsonl": _json_rows, ".csv": _table_rows, ".tsv": _table_rows}
-    blocks = _decoded(path, config)
     reader = readers.get(kind(path))
-    pieces = rows(reader(path, blocks, config), config) if reader else documents(blocks, config)
+    pieces = rows(reader(path, config), config) if reader else documents(_decoded(path, config), config)
     return pieces if config.blank_lines else without_blank(pieces)
 
 
@@ -306,9 +305,20 @@ def _known_encoding(name: str) -> str:
         raise RequestError(f"Unknown corpus.encoding {name!r}. {allowed}.") from None
 
 
-def _json_rows(path: Path, blocks: Iterable[str], config: CorpusConfig) -> Iterator[str]:
-    """Yields the field of each line's object; a list of strings is joined with line ends."""
-    for number, line in enumerate(_joined(_lines(blocks)), start=1):
+def lines(path: Path, config: CorpusConfig) -> Iterator[str]:
+    """Yields a file's lines without their line ends, not yet cleaned."""
+    blocks = _decoded(path, config)
+    return _joined(_lines(_line_ends(blocks) if config.line_ends else blocks))
+
+
+def _json_rows(path: Path, config: CorpusConfig) -> Iterator[str]:
+    for where, row in json_objects(path, config):
+        yield json_text(row, config.field, "corpus.field", where, config)
+
+
+def json_objects(path: Path, config: CorpusConfig) -> Iterator[tuple[str, dict]]:
+    """Yields where each line of a .jsonl file stands, for messages, and its object; blank lines are passed over."""
+    for number, line in enumerate(_joined(_lines(_decoded(path, config))), start=1):
         if is_blank(line):
             continue
         where = f"{path}, line {number}"
@@ -318,18 +328,19 @@ def _json_rows(path: Path, blocks: Iterable[str], config: CorpusConfig) -> Itera
             raise RequestError(f"{where} is not JSON ({error}): .jsonl holds one object on each line.") from None
         if not isinstance(row, dict):
             raise RequestError(f"{where} holds a {type(row).__name__}: .jsonl holds one object on each line.")
-        if config.field not in row:
-            raise RequestError(
-                f"{where} has no field {config.field!r}: {nearest(config.field, row)}. Set corpus.field."
-            )
-        value = row[config.field]
-        if isinstance(value, list) and all(isinstance(part, str) for part in value):
-            value = "\n".join(value)
-        if not isinstance(value, str):
-            raise RequestError(
-                f"{where}: {config.field!r} is neither a string nor a list of strings. Set corpus.field."
-            )
-        yield _without_surrogates(value, where, config)
+        yield where, row
+
+
+def json_text(row: dict, field: str, setting: str, where: str, config: CorpusConfig) -> str:
+    """Returns an object's field, which `setting` names; a list of strings is joined with line ends."""
+    if field not in row:
+        raise RequestError(f"{where} has no field {field!r}: {nearest(field, row)}. Set {setting}.")
+    value = row[field]
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        value = "\n".join(value)
+    if not isinstance(value, str):
+        raise RequestError(f"{where}: {field!r} is neither a string nor a list of strings. Set {setting}.")
+    return _without_surrogates(value, where, config)
 
 
 def _without_surrogates(text: str, where: str, config: CorpusConfig) -> str:
@@ -343,26 +354,33 @@ def _without_surrogates(text: str, where: str, config: CorpusConfig) -> str:
         raise RequestError(f"{where} escapes half a character (a surrogate): set corpus.errors=replace.") from None
 
 
-def _table_rows(path: Path, blocks: Iterable[str], config: CorpusConfig) -> Iterator[str]:
-    """Yields the column of each row. In .csv quotes may hold line ends; in .tsv they are plain characters."""
-    csv.field_size_limit((1 << 31) - 1)  # the module's own limit is 131,072 characters; a document may be longer
-    lines = (line + "\n" for line in _joined(_lines(_line_ends(blocks) if config.line_ends else blocks)))
-    if kind(path) == ".csv":
-        reader = csv.reader(lines, strict=True)
-    else:
-        reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-    try:
-        header = next(reader, [])
-        if config.field not in header:
-            raise RequestError(
-                f"{path} has no column {config.field!r}: {nearest(config.field, header)}. Set corpus.field."
-            )
-        column = header.index(config.field)
-        for row in filter(None, reader):
-            if len(row) <= column:
-                message = f"{path}, line {reader.line_num} has {len(row)} of {len(header)} columns: complete the row."
-                raise RequestError(message)
+def _table_rows(path: Path, config: CorpusConfig) -> Iterator[str]:
+    rows = table(path, config)
+    _, header = next(rows, ("", []))
+    if config.field not in header:
+        raise RequestError(f"{path} has no column {config.field!r}: {nearest(config.field, header)}. Set corpus.field.")
+    column = header.index(config.field)
+    for where, row in rows:
+        if row and len(row) <= column:
+            raise RequestError(f"{where} has {len(row)} of {len(header)} columns: complete the row.")
+        if row:
             yield row[column]
+
+
+def table(path: Path, config: CorpusConfig) -> Iterator[tuple[str, list[str]]]:
+    """Yields where each row of a .csv or .tsv file ends, for messages, and its cells: none, if the line is empty.
+
+    In .csv quotes may hold line ends; in .tsv they are plain characters.
+    """
+    csv.field_size_limit((1 << 31) - 1)  # the module's own limit is 131,072 characters; a document may be longer
+    ended = (line + "\n" for line in lines(path, config))
+    if kind(path) == ".csv":
+        reader = csv.reader(ended, strict=True)
+    else:
+        reader = csv.reader(ended, delimiter="\t", quoting=csv.QUOTE_NONE)
+    try:
+        for row in reader:
+            yield f"{path}, line {reader.line_num}", row
     except csv.Error as error:
         message = f"{path}, line {reader.line_num} is not {kind(path)} ({error}): check the quotes."
         raise RequestError(message) from None

@@ -1,7 +1,7 @@
-"""From prompts to texts: the tokenizer, the model's steps and the decoding loop in one graph.
+"""From prompts, or sources, to texts: the tokenizer, the model's steps and the decoding loop in one graph.
 
-`TextModel` is what an export serves and what `generate` runs for a run that is still in Python: the same
-functions, so what is trained is what is served.
+`TextModel`, or for pairs `PairModel`, is what an export serves and what `generate` runs for a run that is still in
+Python: the same functions, so what is trained is what is served.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from pipeline import decoding
@@ -26,6 +27,7 @@ from pipeline.tokenizer import Tokenizer
 
 BEAMS = 8  # most beams for one prompt (K)
 ROWS_AT_A_TIME = 64
+FREE_TOKENS = 10  # that a text may have besides those which its source's length allows
 SETTINGS_FILE = "assets.extra/sampling.json"  # in an export: the run's own settings
 
 Signature = dict[str, tf.Tensor]
@@ -35,9 +37,9 @@ class Generation(NamedTuple):
     """One generated text.
 
     Attributes:
-        prompt: what was given.
-        text: the continuation alone: prompt and text joined are the whole.
-        log_probability: of the continuation, in nats, under the model itself.
+        prompt: what was given: the beginning of a text, or of pairs the source.
+        text: the continuation alone, prompt and text joined are the whole; of pairs the target.
+        log_probability: of the text, in nats, under the model itself.
         tokens: how many were generated, an end token included.
     """
 
@@ -47,14 +49,36 @@ class Generation(NamedTuple):
     tokens: int
 
 
+class Alignment(NamedTuple):
+    """Where an encoder–decoder looked; `plots.attention(*alignment)` draws it.
+
+    Attributes:
+        weights: (T, S), of each target token over the source's.
+        source, target: the tokens, each with the end token.
+    """
+
+    weights: np.ndarray
+    source: list[str]
+    target: list[str]
+
+
+class _Begun(NamedTuple):
+    """What decoding begins with: the seen tokens (B, None) or None, memory and state, the first token, the limit."""
+
+    prompt: tf.RaggedTensor | None
+    memory: Any
+    state: Any
+    first: tf.Tensor  # (B,)
+    most: tf.Tensor  # (B,), new tokens
+
+
 class TextModel:
     """A language model as functions from strings to strings, each row of a batch on its own.
 
     Args:
         tokenizer: of the run.
         model: of the run, in float32.
-        config: the model's configuration, which names its family.
-        sampling: the run's own sampling settings.
+        config: of the run: it names the family and the run's own sampling settings.
         longest: the limit of `max_new_tokens`.
         no_repeat_ngram: no n-gram of this length comes up twice; 0: off.
     """
@@ -63,16 +87,15 @@ class TextModel:
         self,
         tokenizer: Tokenizer,
         model: keras.Model,
-        config,
-        sampling: SamplingConfig,
+        config: RunConfig,
         longest: int = LONGEST,
         no_repeat_ngram: int = 0,
     ):
-        self.tokenizer, self.sampling = tokenizer, sampling
-        self.decoder = family(config).decoder(model)
+        self.tokenizer, self.sampling = tokenizer, config.sampling
+        self.decoder = family(config.model).decoder(model)
         self.longest, self.no_repeat_ngram = longest, no_repeat_ngram
         self.banned_ids = [tokenizer.padding_id, tokenizer.start_id]
-        if not sampling.allow_unknown:
+        if not config.sampling.allow_unknown:
             self.banned_ids.append(tokenizer.unknown_id)
 
     def signatures(self) -> dict[str, tuple[Callable[..., Signature], list[tf.TensorSpec]]]:
@@ -114,21 +137,21 @@ class TextModel:
         text, sampling = self._filled(
             (text, decoding.Sampling(max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed))
         )
-        prompt, memory, state, first = self._prefill(text)
+        begun = self._begin(text)
         generated = decoding.generate(
             self.decoder.step,
-            memory,
-            state,
-            first,
-            sampling,
+            begun.memory,
+            begun.state,
+            begun.first,
+            sampling._replace(max_new_tokens=tf.minimum(sampling.max_new_tokens, begun.most)),
             end_id=self.tokenizer.end_id,
             padding_id=self.tokenizer.padding_id,
             limit=self.longest,
             banned_ids=self.banned_ids,
-            prompt_token_ids=prompt,
+            prompt_token_ids=begun.prompt,
             no_repeat_ngram=self.no_repeat_ngram,
         )
-        texts = self.tokenizer.detokenize(generated.token_ids, after=_goes_on(text))
+        texts = self.tokenizer.detokenize(generated.token_ids, after=self._goes_on(text))
         outputs = {"text": texts, "log_probability": generated.log_probability, "tokens": generated.tokens}
         return _first_rows(outputs, tf.shape(max_new_tokens)[0])
 
@@ -140,15 +163,19 @@ class TextModel:
         """
         rows = tf.shape(text)[0]
         (text,) = self._filled((text,))
+        nothing = tf.fill([tf.shape(text)[0], 1], self.tokenizer.padding_id)
+        return _first_rows(self._score(*self.decoder.start(nothing), text), rows)
+
+    def _score(self, memory, state, text) -> Signature:
+        """Scores texts from a state on, of which every row is one."""
         token_ids = self.tokenizer.tokenize(text)  # (B, None)
         unknown = tf.reduce_sum(tf.cast(tf.equal(token_ids, self.tokenizer.unknown_id), tf.int32), axis=1)
-        targets = tf.concat([token_ids, tf.fill([tf.shape(text)[0], 1], self.tokenizer.end_id)], axis=1)
-        memory, state = self.decoder.start(tf.fill([tf.shape(text)[0], 1], self.tokenizer.padding_id))
-        log_probability = decoding.score(
-            self.decoder.step, memory, state, tf.fill([tf.shape(text)[0]], self.tokenizer.start_id), targets
-        )
+        rows = tf.shape(text)[0]
+        targets = tf.concat([token_ids, tf.fill([rows, 1], self.tokenizer.end_id)], axis=1)
+        first = tf.fill([rows], self.tokenizer.start_id)
+        log_probability = decoding.score(self.decoder.step, memory, state, first, targets)
         tokens = tf.cast(targets.row_lengths(), tf.int32)
-        return _first_rows({"log_probability": log_probability, "tokens": tokens, "unknown": unknown}, rows)
+        return {"log_probability": log_probability, "tokens": tokens, "unknown": unknown}
 
     def beam_search(self, text, max_new_tokens, beam_width, length_penalty) -> Signature:
         """Searches for each text's likeliest continuations; all arguments are (B,).
@@ -161,14 +188,14 @@ class TextModel:
         text, max_new_tokens, beam_width, length_penalty = self._filled(
             (text, max_new_tokens, beam_width, length_penalty)
         )
-        _, memory, state, first = self._prefill(text)
+        begun = self._begin(text)
         beams = decoding.beam_search(
             self.decoder.step,
-            memory,
-            state,
-            first,
+            begun.memory,
+            begun.state,
+            begun.first,
             beam_width=beam_width,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=tf.minimum(max_new_tokens, begun.most),
             length_penalty=length_penalty,
             width=BEAMS,
             end_id=self.tokenizer.end_id,
@@ -178,7 +205,7 @@ class TextModel:
         )
         length = tf.shape(beams.token_ids)[2]
         texts = self.tokenizer.detokenize(
-            tf.reshape(beams.token_ids, [-1, length]), after=tf.repeat(_goes_on(text), BEAMS)
+            tf.reshape(beams.token_ids, [-1, length]), after=tf.repeat(self._goes_on(text), BEAMS)
         )
         outputs = {
             "text": tf.reshape(texts, [-1, BEAMS]),
@@ -199,19 +226,96 @@ class TextModel:
 
         return tf.nest.map_structure(filled, rows)
 
-    def _prefill(self, text):
-        """Reads the prompts up to their last token: → (prompt ids (B, None), memory, state, last token (B,))."""
+    def _begin(self, text) -> _Begun:
+        """Reads the prompts up to their last token, which the first step consumes."""
         prompt = self.tokenizer.tokenize(text)  # (B, None)
         start = tf.fill([tf.shape(text)[0], 1], self.tokenizer.start_id)
         context = tf.concat([start, prompt], axis=1).to_tensor(self.tokenizer.padding_id)  # (B, T)
         last = tf.cast(prompt.row_lengths(), tf.int32)  # the start token stands in front
         before = tf.range(tf.shape(context)[1]) < last[:, None]  # (B, T)
         memory, state = self.decoder.start(tf.where(before, context, self.tokenizer.padding_id))
-        return prompt, memory, state, tf.gather(context, last, batch_dims=1)
+        first = tf.gather(context, last, batch_dims=1)
+        return _Begun(prompt, memory, state, first, tf.fill(tf.shape(last), self.longest))
+
+    def _goes_on(self, text) -> tf.Tensor:
+        """Whether each prompt (B,) has words that do not end in white space."""
+        return tf.strings.regex_full_match(text, r"(?s).*\S")
+
+
+class PairModel(TextModel):
+    """An encoder–decoder as functions from source strings to target strings, each row of a batch on its own.
+
+    Args:
+        source_tokenizer: of the run.
+        others: as of `TextModel`; `tokenizer` is the target's.
+    """
+
+    def __init__(
+        self, source_tokenizer: Tokenizer, tokenizer: Tokenizer, model: keras.Model, config: RunConfig, **options
+    ):
+        super().__init__(tokenizer, model, config, **options)
+        self.source_tokenizer = source_tokenizer
+        self.attends = getattr(config.model, "attention", "none") != "none"  # whether there is something to look at
+
+    def signatures(self) -> dict[str, tuple[Callable[..., Signature], list[tf.TensorSpec]]]:
+        """Returns each signature's function and inputs; `score` takes the target besides."""
+        pair = [tf.TensorSpec([None], tf.string, name) for name in ("text", "target")]
+        return super().signatures() | {"score": (self.score, pair)}
+
+    def score(self, text, target) -> Signature:
+        """Scores targets, the end token included, given their sources; both are (B,) strings.
+
+        Returns:
+            log_probability (B,) float32 in nats, tokens (B,) int32, unknown (B,) int32.
+        """
+        rows = tf.shape(text)[0]
+        text, target = self._filled((text, target))
+        begun = self._begin(text)
+        return _first_rows(self._score(begun.memory, begun.state, target), rows)
+
+    def alignment(self, source: str, target: str) -> Alignment:
+        """Follows the attention while a given target is written, for example what the model itself made of the source.
+
+        Raises:
+            RequestError: the model has no attention.
+        """
+        if not self.attends:
+            raise RequestError("This run's model has no attention: train one with model.attention=dot or additive.")
+        rows = self.decoder.least_rows
+        begun = self._begin(tf.constant([source] * rows))
+        target_ids = self.tokenizer.tokenize(tf.constant([target] * rows))  # (B, None)
+        inputs = tf.concat([begun.first[:, tf.newaxis], target_ids], axis=1).to_tensor()  # (B, T)
+        weights = decoding.follow(self.decoder.step, begun.memory, begun.state, inputs, watch=lambda state: state[1])
+        source_ids = self._source_ids(tf.constant([source]))[0].numpy()
+        columns = [self.source_tokenizer.vocabulary[token_id] for token_id in source_ids]
+        tokens = [self.tokenizer.vocabulary[token_id] for token_id in target_ids[0].numpy()]
+        return Alignment(weights[0].numpy(), columns, [*tokens, self.tokenizer.vocabulary[self.tokenizer.end_id]])
+
+    def _begin(self, text) -> _Begun:
+        """Reads the sources; the first step consumes the start token. What is seen begins with the target."""
+        source_ids = self._source_ids(text)
+        memory, state = self.decoder.start(source_ids)
+        most, ratio = tf.fill(tf.shape(text), self.longest), self.sampling.max_length_ratio
+        if ratio:
+            lengths = tf.math.count_nonzero(source_ids, axis=1, dtype=tf.float32) - 1.0  # without the end token
+            # Before it becomes an int32: what is longer is cut to `longest`, and may not overflow.
+            most = tf.cast(tf.minimum(tf.math.ceil(lengths * ratio) + FREE_TOKENS, float(self.longest)), tf.int32)
+        return _Begun(None, memory, state, tf.fill(tf.shape(text), self.tokenizer.start_id), most)
+
+    def _source_ids(self, text):
+        """(B,) → (B, S), the end token behind each source."""
+        ends = tf.fill([tf.shape(text)[0], 1], self.source_tokenizer.end_id)
+        return tf.concat([self.source_tokenizer.tokenize(text), ends], axis=1).to_tensor(
+            self.source_tokenizer.padding_id
+        )
+
+    def _goes_on(self, text) -> tf.Tensor:
+        """A target goes on from nothing."""
+        return tf.zeros(tf.shape(text), tf.bool)
 
 
 def generate(
-    source: Run | str | os.PathLike,
+    source: Run | Texts | str | os.PathLike,
     prompts: Sequence[str] | str,
     *,
     max_new_tokens: int | None = None,
@@ -222,13 +326,14 @@ def generate(
     no_repeat_ngram: int = 0,
     beam_width: int = 0,
     length_penalty: float = 1.0,
+    n_best: int = 1,
     seed: int = 0,
 ) -> list[Generation]:
-    """Continues prompts; what is not given is the run's own setting.
+    """Continues prompts, or turns sources into targets; what is not given is the run's own setting.
 
     Args:
-        source: a run, its folder, or the folder of an export.
-        prompts: texts, or one text; "" begins a new one.
+        source: a run, its folder, the folder of an export, or what `open_texts` returned.
+        prompts: texts, or one text; "" begins a new one. Of a run on pairs, sources.
         max_new_tokens: most tokens for each prompt.
         temperature: 0 takes the likeliest token.
         top_k: only the k likeliest tokens; 0: off.
@@ -237,6 +342,7 @@ def generate(
         no_repeat_ngram: no n-gram of this length comes up twice; 0: off. Not for an export.
         beam_width: search for the likeliest text with this many beams instead of sampling; 0: off.
         length_penalty: of the beam search; more prefers longer texts.
+        n_best: of the beam search: so many texts for each prompt, best first.
         seed: row i is drawn with seed + i, whatever its neighbours are.
 
     Raises:
@@ -250,19 +356,24 @@ def generate(
         "repetition_penalty": repetition_penalty,
     }
     prompts = [prompts] if isinstance(prompts, str) else prompts
-    texts = open_texts(source, no_repeat_ngram)
+    texts = source if isinstance(source, Texts) else open_texts(source, no_repeat_ngram)
     values = texts.settings | {name: value for name, value in given.items() if value is not None}
     settings = SamplingConfig(**values)  # checks the ranges
     _require("beam_width", beam_width, BEAMS)
     _require("no_repeat_ngram", no_repeat_ngram, LONGEST)
     _require("seed", seed, 2**62)
+    if not 1 <= n_best <= max(1, beam_width):
+        raise RequestError(
+            f"n_best={n_best} is not allowed with beam_width={beam_width}: a search with so many beams finds at most "
+            f"{max(1, beam_width)} texts. Set a larger beam_width, up to {BEAMS}."
+        )
     if not math.isfinite(length_penalty):
         raise RequestError(f"length_penalty={length_penalty} is not a finite number.")
     results = []
     for first in range(0, len(prompts), ROWS_AT_A_TIME):
         part = list(prompts[first : first + ROWS_AT_A_TIME])
         if beam_width:
-            results += _best_beams(texts, part, settings, beam_width, length_penalty)
+            results += _best_beams(texts, part, settings, beam_width, length_penalty, n_best)
         else:
             results += _sampled(texts, part, settings, seed + first)
     return results
@@ -274,10 +385,11 @@ def _require(name: str, value: int, most: int) -> None:
 
 
 class Texts(NamedTuple):
-    """Something that generates: its own settings, and its signatures as functions."""
+    """Something that generates: its own settings, its signatures as functions, and whether it continues its prompts."""
 
     settings: dict[str, Any]
     functions: Mapping[str, Callable[..., Signature]]
+    continues: bool = True
 
 
 def open_texts(source: Run | str | os.PathLike, no_repeat_ngram: int = 0) -> Texts:
@@ -302,12 +414,12 @@ def _of_run(run: Run, no_repeat_ngram: int) -> Texts:
     """The run's functions, compiled once for each n-gram rule and kept with the run."""
     compiled = run.compiled
     if no_repeat_ngram not in compiled:
-        signatures = text_model(run.tokenizer, run.model, run.config, no_repeat_ngram).signatures()
+        signatures = text_model(run, run.model, no_repeat_ngram).signatures()
         functions = {
             name: tf.function(function, input_signature=inputs, autograph=False)
             for name, (function, inputs) in signatures.items()
         }
-        compiled[no_repeat_ngram] = Texts(own_settings(run.config.sampling), functions)
+        compiled[no_repeat_ngram] = _texts(own_settings(run.config), functions)
     return compiled[no_repeat_ngram]
 
 
@@ -319,17 +431,25 @@ def _of_export(folder: Path) -> Texts:
     except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
         said = " ".join(str(error).split())[:200]
         raise RequestError(f"The export {folder} cannot be read ({said}). Export the run again.") from None
-    return Texts(json.loads(settings.read_text()) if settings.exists() else {}, loaded.signatures)
+    return _texts(json.loads(settings.read_text()) if settings.exists() else {}, loaded.signatures)
 
 
-def own_settings(sampling: SamplingConfig) -> dict[str, Any]:
-    """The settings that a generated text depends on, besides its seed."""
-    return {name: getattr(sampling, name) for name in decoding.Sampling._fields if name != "seed"}
+def _texts(settings: dict[str, Any], functions: Mapping[str, Callable[..., Signature]]) -> Texts:
+    settings = dict(settings)
+    return Texts(continues=settings.pop("continues", True), settings=settings, functions=functions)
 
 
-def text_model(tokenizer: Tokenizer, model: keras.Model, config: RunConfig, no_repeat_ngram: int = 0) -> TextModel:
-    """Returns a model's functions from strings to strings."""
-    return TextModel(tokenizer, model, config.model, config.sampling, no_repeat_ngram=no_repeat_ngram)
+def own_settings(config: RunConfig) -> dict[str, Any]:
+    """The settings that a generated text depends on, besides its seed, and whether it continues its prompt."""
+    own = {name: getattr(config.sampling, name) for name in decoding.Sampling._fields if name != "seed"}
+    return own | {"continues": not config.reads_pairs}
+
+
+def text_model(run: Run, model: keras.Model, no_repeat_ngram: int = 0) -> TextModel:
+    """Returns a run's functions from strings to strings, on a model with the weights that are wanted."""
+    if run.source_tokenizer is None:
+        return TextModel(run.tokenizer, model, run.config, no_repeat_ngram=no_repeat_ngram)
+    return PairModel(run.source_tokenizer, run.tokenizer, model, run.config, no_repeat_ngram=no_repeat_ngram)
 
 
 def _sampled(texts: Texts, prompts: list[str], settings: SamplingConfig, seed: int) -> list[Generation]:
@@ -351,7 +471,7 @@ def _sampled(texts: Texts, prompts: list[str], settings: SamplingConfig, seed: i
 
 
 def _best_beams(
-    texts: Texts, prompts: list[str], settings: SamplingConfig, beam_width: int, length_penalty: float
+    texts: Texts, prompts: list[str], settings: SamplingConfig, beam_width: int, length_penalty: float, n_best: int
 ) -> list[Generation]:
     size = len(prompts)
     outputs = texts.functions["beam_search"](
@@ -360,16 +480,13 @@ def _best_beams(
         beam_width=tf.fill([size], beam_width),
         length_penalty=tf.fill([size], length_penalty),
     )
-    best = (outputs[name][:, 0].numpy().tolist() for name in ("text", "log_probability", "tokens"))
+    columns = (outputs[name][:, :n_best].numpy().tolist() for name in ("text", "log_probability", "tokens"))
     return [
         Generation(prompt, text.decode(), log_probability, tokens)
-        for prompt, text, log_probability, tokens in zip(prompts, *best, strict=True)
+        for prompt, *row in zip(prompts, *columns, strict=True)
+        for text, log_probability, tokens in zip(*row, strict=True)
+        if log_probability > -math.inf  # a short search may end with fewer texts than it was asked for
     ]
-
-
-def _goes_on(text: tf.Tensor) -> tf.Tensor:
-    """Whether each prompt (B,) has words that do not end in white space."""
-    return tf.strings.regex_full_match(text, r"(?s).*\S")
 
 
 def _first_rows(outputs: Signature, rows) -> Signature:

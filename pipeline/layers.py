@@ -1,4 +1,4 @@
-"""Faster LSTM and GRU layers for the CPU, and an output layer fused with its loss.
+"""Faster LSTM and GRU layers for the CPU, one-hot inputs as a layer, and an output layer fused with its loss.
 
 `LSTM` and `GRU` are Keras' layers with the same arguments, weights and configurations; only the loop over the steps
 is another. Where Keras multiplies the input and the state by their kernels in every step, and adds up the kernels'
@@ -104,6 +104,32 @@ class GRU(_FastLoop, keras.layers.GRU):
     def _recurrence(self, training, mask, *tensors):
         hidden = _gru(training, mask)(*tensors)
         return hidden, [hidden[-1]]
+
+
+class OneHot(keras.layers.Layer):
+    """Token ids as one-hot vectors: a layer, so that a data set need not hold (N, T, V) numbers.
+
+    Input shape (B, T) int, output shape (B, T, V) in the layer's compute type. Padding (id 0) becomes zeros, as in
+    arrays that are filled up with zeros: `keras.layers.Masking` finds it.
+
+    Args:
+        vocabulary_size: V, kinds of tokens.
+
+    >>> OneHot(3)(tf.constant([[2, 0]])).numpy().tolist()
+    [[[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]]
+    """
+
+    def __init__(self, vocabulary_size: int, **kwargs):
+        super().__init__(**kwargs)
+        self.vocabulary_size = vocabulary_size
+
+    def call(self, token_ids):
+        # Outside the range of the classes, a row of zeros.
+        shifted = keras.ops.where(keras.ops.equal(token_ids, 0), -1, token_ids)
+        return keras.ops.one_hot(shifted, self.vocabulary_size, dtype=self.compute_dtype)
+
+    def get_config(self) -> dict:
+        return super().get_config() | {"vocabulary_size": self.vocabulary_size}
 
 
 # === LSTM ===
@@ -324,7 +350,7 @@ def _same_batch(x, states: list) -> list:
 # === Output layer and loss in one ===
 
 
-def linear_cross_entropy(x, kernel, bias, targets, transpose_kernel: bool = False):
+def linear_cross_entropy(x, kernel, bias, targets, transpose_kernel: bool = False, label_smoothing: float = 0.0):
     """The negative log-likelihood of the targets under softmax(x W + b), without the logits' copies.
 
     The usual chain of `Dense` and sparse cross-entropy holds logits, probabilities and gradients, each (N, V). Here
@@ -337,6 +363,8 @@ def linear_cross_entropy(x, kernel, bias, targets, transpose_kernel: bool = Fals
         bias: (V,), or None.
         targets: (N,) int32, from 0 to V − 1.
         transpose_kernel: whether the kernel is an embedding's matrix (V, U), as in a model with tied embeddings.
+        label_smoothing: ε, the share of each target's probability that is spread evenly over all tokens (Szegedy et
+            al. 2016, section 7). With it the result is no likelihood any more.
 
     Returns:
         nats (N,) float32; float64 for float64.
@@ -347,7 +375,21 @@ def linear_cross_entropy(x, kernel, bias, targets, transpose_kernel: bool = Fals
     x = tf.convert_to_tensor(x)
     kernel = tf.cast(kernel, x.dtype)
     arguments = (x, kernel) if bias is None else (x, kernel, tf.cast(bias, x.dtype))
-    return _cross_entropy(tf.convert_to_tensor(targets), transpose_kernel)(*arguments)
+    nats = _cross_entropy(tf.convert_to_tensor(targets), transpose_kernel)(*arguments)
+    if label_smoothing:
+        columns = kernel if transpose_kernel else tf.transpose(kernel)  # (V, U)
+        nats += label_smoothing * _above_average(x, columns, bias, targets, nats.dtype)
+    return nats
+
+
+def _above_average(x, columns, bias, targets, dtype):
+    """How far each target's logit lies above the mean of all logits: x (N, U), columns (V, U) → (N,).
+
+    The mean over all tokens v of −log p(v) is the target's own plus this: no second array of logits is needed.
+    """
+    distance = tf.gather(columns, targets) - tf.reduce_mean(columns, axis=0)  # (N, U)
+    above = tf.reduce_sum(tf.cast(x, dtype) * tf.cast(distance, dtype), axis=1)
+    return above if bias is None else above + tf.cast(tf.gather(bias, targets) - tf.reduce_mean(bias), dtype)
 
 
 def _cross_entropy(targets, transpose_kernel: bool) -> Callable:

@@ -1,7 +1,9 @@
-"""What TensorBoard shows: figures by step, samples by epoch, the embedding with the vocabulary as labels."""
+"""What TensorBoard shows: figures by step, samples and attention by epoch, the embedding with its tokens as labels."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import keras
@@ -9,12 +11,14 @@ import tensorflow as tf
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins import projector
 
+from pipeline import plots
 from pipeline.checkpoints import put_in_place
-from pipeline.generation import TextModel
-from pipeline.models import build
+from pipeline.generation import text_model
+from pipeline.pairs import Pair
 from pipeline.run import Run
 
 PROJECTED_TOKENS = 10_000  # most labels that the projector draws well
+SHOWN_PAIRS = 4
 NEVER = 1 << 30
 LARGEST = float(tf.float32.max)
 
@@ -27,10 +31,11 @@ class Monitor:
 
     Args:
         folder: the run's `logs` folder.
+        pairs: of a run on pairs, those whose translations and attention are shown.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, pairs: Sequence[Pair] = ()):
+        self.folder, self.pairs = folder, pairs
         self.writer = tf.summary.create_file_writer(str(folder), max_queue=NEVER, flush_millis=NEVER)
         self._sampler = None
 
@@ -63,25 +68,54 @@ class Monitor:
         """
         names = {"validation_nats_per_token": "loss", "validation_perplexity": "perplexity"}
         self.scalars(row["step"], {f"validation/{short}": row[name] for name, short in names.items() if name in row})
-        if run.config.sampling.prompts:
-            # Four spaces in front of each line: Markdown for "as it is".
-            samples = ["    " + text.replace("\n", "\n    ") for text in self._samples(run, model)]
+        if self.pairs:
+            self._show_pairs(run, model, row["step"])
+        elif run.config.sampling.prompts and not run.config.reads_pairs:
+            prompts = run.config.sampling.prompts
+            texts = self._texts(run, model, prompts)
+            samples = [_as_it_is(prompt + text) for prompt, text in zip(prompts, texts, strict=True)]
             tf.summary.text("samples", samples, row["step"])
         for layer in model.layers:
-            if isinstance(layer, keras.layers.Embedding):  # document 004 has none
+            # Document 004 has none; of an encoder–decoder it is the target's.
+            if isinstance(layer, keras.layers.Embedding):
                 write_projector(self.folder, layer, run.tokenizer.vocabulary)
 
-    def _samples(self, run: Run, model: keras.Model) -> list[str]:
+    def _show_pairs(self, run: Run, model: keras.Model, step: int) -> None:
+        """Writes what the model makes of some sources, and where it looked while it wrote that."""
+        sources = [pair.source for pair in self.pairs]
+        outputs = self._texts(run, model, sources)
+        rows = [
+            _as_it_is(f"{pair.source}\n→ {output}\n= {pair.target}")
+            for pair, output in zip(self.pairs, outputs, strict=True)
+        ]
+        tf.summary.text("samples", rows, step)
+        _, texts = self._sampler
+        if texts.attends:
+            for i, (source, output) in enumerate(zip(sources, outputs, strict=True)):
+                image = plots.to_image(plots.attention(*texts.alignment(source, output)))
+                tf.summary.image(f"attention/{i}", image[None], step)
+
+    def _texts(self, run: Run, model: keras.Model, prompts: Sequence[str]) -> list[str]:
         if self._sampler is None:
             # A copy in float32, as in an export; compiled once, its weights set anew each epoch.
-            copy = build(run.config.model, run.tokenizer.vocabulary_size)
-            texts = TextModel(run.tokenizer, copy, run.config.model, run.config.sampling)
-            self._sampler = copy, tf.function(texts.serve, autograph=False)
-        copy, serve = self._sampler
+            copy = run.new_model()
+            texts = text_model(run, copy)
+            texts.serve = tf.function(texts.serve, autograph=False)
+            self._sampler = copy, texts
+        copy, texts = self._sampler
         copy.set_weights(model.get_weights())
-        prompts = run.config.sampling.prompts
-        texts = serve(tf.constant(prompts))["text"].numpy()
-        return [prompt + text.decode() for prompt, text in zip(prompts, texts, strict=True)]
+        return [text.decode() for text in texts.serve(tf.constant(prompts))["text"].numpy()]
+
+
+def _as_it_is(text: str) -> str:
+    """Four spaces in front of each line: Markdown for text that is shown as it stands."""
+    return "    " + text.replace("\n", "\n    ")
+
+
+def shown_pairs(split: Iterable[Pair]) -> list[Pair]:
+    """Returns the first pairs of a split that have different sources: those that are watched while a run learns."""
+    few = itertools.islice(split, 20 * SHOWN_PAIRS)
+    return list({pair.source: pair for pair in few}.values())[:SHOWN_PAIRS]
 
 
 def forget(folder: Path, step: int) -> None:

@@ -18,12 +18,13 @@ def make_step(model: keras.Model, family, optimizer: keras.optimizers.Optimizer,
     model and of the optimizer.
     """
     variables = model.trainable_variables
+    options = {"label_smoothing": settings.label_smoothing} if settings.label_smoothing else {}
 
     @tf.function(reduce_retracing=True)
     def step(batch, state, rate):
         optimizer.learning_rate.assign(rate)
         with tf.GradientTape() as tape:
-            nats, state = family.loss(model, batch, state, training=True)
+            nats, state = family.loss(model, batch, state, training=True, **options)
             tokens = tf.reduce_sum(batch[2])
             rows = tf.cast(tf.shape(batch[2])[0], tf.float32)
             total = tf.reduce_sum(nats)

@@ -8,12 +8,14 @@ from pipeline.config import (
     CorpusConfig,
     DatasetConfig,
     Document000Config,
+    Document001Config,
     Document003Config,
     Document004Config,
     LanguageModelConfig,
     RequestError,
     RunConfig,
     SamplingConfig,
+    Seq2SeqConfig,
     TokenizerConfig,
     TrainingConfig,
     nearest,
@@ -134,6 +136,114 @@ def tang_characters() -> RunConfig:
     )
 
 
+def dates() -> RunConfig:
+    """Written dates in 34 locales → ISO dates: what attention was made to show, learnt in minutes."""
+    return RunConfig(
+        name="dates",
+        corpus=CorpusConfig(source="dates"),
+        tokenizer=TokenizerConfig(level="character"),
+        dataset=DatasetConfig(batches="pairs", batch_size=64, source_length=60, sequence_length=12),
+        model=Seq2SeqConfig(cell="gru", embedding_dim=64, units=128, attention="dot"),
+        training=TrainingConfig(epochs=3, learning_rate=3e-3, schedule="cosine", warmup_steps=50),
+        sampling=SamplingConfig(max_new_tokens=12, temperature=0.0),
+    )
+
+
+def reverse() -> RunConfig:
+    """Random letters → the same letters from right to left: a task that a correct model must solve."""
+    return RunConfig(
+        name="reverse",
+        corpus=CorpusConfig(source="reverse"),
+        tokenizer=TokenizerConfig(level="character", shared=True),
+        dataset=DatasetConfig(batches="pairs", batch_size=64, source_length=24, sequence_length=24),
+        model=Seq2SeqConfig(cell="gru", embedding_dim=64, units=128, attention="dot"),
+        training=TrainingConfig(epochs=6, learning_rate=3e-3, schedule="cosine", warmup_steps=50),
+        sampling=SamplingConfig(max_new_tokens=24, temperature=0.0),
+    )
+
+
+def addition() -> RunConfig:
+    """535+61 → "596": questions with one right answer, read and written a digit at a time."""
+    return RunConfig(
+        name="addition",
+        corpus=CorpusConfig(source="addition"),
+        tokenizer=TokenizerConfig(level="character", shared=True),
+        dataset=DatasetConfig(batches="pairs", batch_size=64, source_length=10, sequence_length=6),
+        model=Seq2SeqConfig(embedding_dim=64, units=128, attention="dot"),
+        training=TrainingConfig(epochs=12, learning_rate=3e-3, schedule="cosine", warmup_steps=50),
+        sampling=SamplingConfig(max_new_tokens=6, temperature=0.0),
+    )
+
+
+def hsk_translate() -> RunConfig:
+    """English sentences → Chinese: words in, characters out."""
+    return RunConfig(
+        name="hsk-translate",
+        corpus=CorpusConfig(source="hsk-translate"),
+        tokenizer=TokenizerConfig(level="character", source_level="word", min_count=2),
+        dataset=DatasetConfig(batches="pairs", batch_size=32, source_length=60, sequence_length=60),
+        # Some 4,000 pairs: a small model, much dropout, and a stop when validation turns.
+        model=Seq2SeqConfig(embedding_dim=128, units=128, attention="additive", dropout=0.4),
+        training=TrainingConfig(epochs=30, learning_rate=2e-3, patience=4),
+        sampling=SamplingConfig(max_new_tokens=60, temperature=0.0, max_length_ratio=2.0),
+    )
+
+
+def hsk_pinyin() -> RunConfig:
+    """Chinese characters → pinyin: the same character may be read in two ways."""
+    return RunConfig(
+        name="hsk-pinyin",
+        corpus=CorpusConfig(source="hsk-pinyin"),
+        tokenizer=TokenizerConfig(level="character"),
+        dataset=DatasetConfig(batches="pairs", batch_size=32, source_length=60, sequence_length=250),
+        model=Seq2SeqConfig(embedding_dim=128, units=128, attention="additive", dropout=0.2),
+        training=TrainingConfig(epochs=15, learning_rate=2e-3, patience=3),
+        sampling=SamplingConfig(max_new_tokens=250, temperature=0.0, max_length_ratio=7.0),
+    )
+
+
+def docstring_summaries() -> RunConfig:
+    """The first paragraph of a docstring → its summary line: summaries of what programmers write."""
+    return RunConfig(
+        name="docstring-summaries",
+        corpus=CorpusConfig(source="docstring-summaries"),
+        tokenizer=TokenizerConfig(level="subword", max_vocabulary_size=4000, shared=True),
+        dataset=DatasetConfig(batches="pairs", batch_size=32, source_length=200, sequence_length=50),
+        model=Seq2SeqConfig(embedding_dim=128, units=128, attention="additive", dropout=0.3),
+        training=TrainingConfig(epochs=20, learning_rate=2e-3, patience=3),
+        sampling=SamplingConfig(max_new_tokens=50, temperature=0.0),
+    )
+
+
+def small_talk() -> RunConfig:
+    """A remark → an answer, from the conversations of the package chatterbot-corpus."""
+    return RunConfig(
+        name="small-talk",
+        corpus=CorpusConfig(source="small-talk"),
+        tokenizer=TokenizerConfig(level="word", shared=True),
+        dataset=DatasetConfig(batches="pairs", batch_size=16, source_length=40, sequence_length=60),
+        # Some thousand remarks with several answers each: most of it is learnt by heart.
+        model=Seq2SeqConfig(embedding_dim=128, units=128, dropout=0.3),
+        training=TrainingConfig(epochs=30, learning_rate=2e-3, patience=5),
+        sampling=SamplingConfig(max_new_tokens=60, temperature=0.5),
+    )
+
+
+def translate() -> RunConfig:
+    """For `--data`, pairs of sentences: subwords, an encoder that reads both ways, additive attention."""
+    return RunConfig(
+        name="translate",
+        corpus=CorpusConfig(source="files"),
+        tokenizer=TokenizerConfig(level="subword", max_vocabulary_size=8000),
+        dataset=DatasetConfig(batches="pairs", batch_size=64, source_length=60, sequence_length=60),
+        model=Seq2SeqConfig(embedding_dim=256, units=512, attention="additive", dropout=0.3),
+        training=TrainingConfig(
+            epochs=12, learning_rate=1e-3, label_smoothing=0.1, schedule="cosine", warmup_steps=200, patience=3
+        ),
+        sampling=SamplingConfig(max_new_tokens=100, temperature=0.0, max_length_ratio=2.0),
+    )
+
+
 def document_000_lstm() -> RunConfig:
     """Document 000 as written: words, two LSTM layers, a softmax on the last step."""
     return _document_000("lstm")
@@ -162,6 +272,29 @@ def _document_000(cell: str) -> RunConfig:
         model=Document000Config(cell=cell, embedding_stddev=1.0),
         training=TrainingConfig(epochs=2),
         sampling=SamplingConfig(max_new_tokens=60, temperature=0.8, prompts=BIBLE_PROMPTS),
+    )
+
+
+def document_001() -> RunConfig:
+    """Document 001 as written: one-hot characters, an LSTM whose last states begin another."""
+    return _document_001("document-001", optimizer="adam")
+
+
+def document_002() -> RunConfig:
+    """Document 002: the same network, with the optimizer and the fifth for validation that it names."""
+    return _document_001("document-002", optimizer="rmsprop")
+
+
+def _document_001(name: str, optimizer: str) -> RunConfig:
+    return RunConfig(
+        name=name,
+        corpus=CorpusConfig(source="dates", validation_share=0.2),
+        tokenizer=TokenizerConfig(level="character"),
+        dataset=DatasetConfig(batches="pairs", batch_size=64, source_length=60, sequence_length=12),
+        # The documents name no sizes.
+        model=Document001Config(latent_dim=256),
+        training=TrainingConfig(epochs=3, optimizer=optimizer, learning_rate=1e-3),
+        sampling=SamplingConfig(max_new_tokens=12, temperature=0.0),
     )
 
 
@@ -202,9 +335,19 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
     "zaremba-small": zaremba_small,
     "zaremba-medium": zaremba_medium,
     "tang-characters": tang_characters,
+    "dates": dates,
+    "reverse": reverse,
+    "addition": addition,
+    "hsk-translate": hsk_translate,
+    "hsk-pinyin": hsk_pinyin,
+    "docstring-summaries": docstring_summaries,
+    "small-talk": small_talk,
+    "translate": translate,
     "document-000-lstm": document_000_lstm,
     "document-000-gru": document_000_gru,
     "document-000-rnn": document_000_rnn,
+    "document-001": document_001,
+    "document-002": document_002,
     "document-003": document_003,
     "document-004": document_004,
 }

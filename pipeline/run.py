@@ -3,6 +3,7 @@
     saved_models/NAME/
         config.json           the exact configuration, the corpus' checksum, the tokenizer's hash, package versions
         tokenizer.json …      the tokenizer's own file
+        source/tokenizer.json the source's, if pairs have one for each side
         best.weights.h5       the weights with the lowest validation loss
         latest.weights.h5     the weights behind the last epoch
         history.json          one row an epoch
@@ -33,6 +34,7 @@ from pipeline.models import build
 from pipeline.tokenizer import Tokenizer
 
 FORMAT = 1
+SOURCE_FOLDER = "source"  # where the source's own tokenizer is
 PACKAGES = ("tensorflow", "keras", "tensorflow-text", "numpy")
 
 
@@ -52,13 +54,26 @@ class Run:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer, checked against the hash in the configuration."""
-        if tokenizers.digest(self.folder) != self.facts["tokenizer"]:
-            raise RequestError(
-                f"The tokenizer in {self.folder} is not the one that the run was trained with. "
-                "Put the original file back, or train again under another name."
-            )
-        return tokenizers.load(self.folder)
+        """The tokenizer, of pairs the target's, checked against the hash in the configuration."""
+        return _checked_tokenizer(self.folder, self.facts["tokenizer"])
+
+    @cached_property
+    def source_tokenizer(self) -> Tokenizer | None:
+        """Of pairs the source's, which may be the target's as well; None for a run on running text."""
+        if not self.config.reads_pairs or self.config.tokenizer.shared:
+            return self.tokenizer if self.config.reads_pairs else None
+        return _checked_tokenizer(self.folder / SOURCE_FOLDER, self.facts["source_tokenizer"])
+
+    @property
+    def digest(self) -> str:
+        """The hash of all that the ids of the run's text depend on, besides the text."""
+        return self.facts["tokenizer"] + self.facts.get("source_tokenizer", "")
+
+    def new_model(self, precision: str = "float32") -> keras.Model:
+        """Builds the run's network with fresh weights."""
+        source = self.source_tokenizer
+        size = None if source is None else source.vocabulary_size
+        return build(self.config.model, self.tokenizer.vocabulary_size, precision, size)
 
     @cached_property
     def model(self) -> keras.Model:
@@ -68,7 +83,7 @@ class Run:
             raise RequestError(
                 f"{self.folder} has no weights yet: no epoch was finished. Start its train command again to go on."
             )
-        model = build(self.config.model, self.tokenizer.vocabulary_size)
+        model = self.new_model()
         try:
             model.load_weights(path)
         except (OSError, ValueError, KeyError) as error:
@@ -104,13 +119,15 @@ def folder_of(name: str, directory: str | os.PathLike) -> Path:
     return Path(directory) / name
 
 
-def create(folder: Path, config: RunConfig, tokenizer: Tokenizer, checksum: str) -> Run:
-    """Writes a new run's folder: the tokenizer first, the configuration last, so that a folder with one is whole."""
+def create(
+    folder: Path, config: RunConfig, tokenizer: Tokenizer, checksum: str, source_tokenizer: Tokenizer | None = None
+) -> Run:
+    """Writes a new run's folder: the tokenizers first, the configuration last, so that a folder with one is whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    facts = {
-        "format": FORMAT,
-        "corpus": checksum,
-        "tokenizer": tokenizer.save(folder),
+    facts = {"format": FORMAT, "corpus": checksum, "tokenizer": tokenizer.save(folder)}
+    if source_tokenizer not in (None, tokenizer):
+        facts["source_tokenizer"] = source_tokenizer.save(folder / SOURCE_FOLDER)
+    facts |= {
         "versions": {name: metadata.version(name) for name in PACKAGES},
     }
     write_json(folder / "config.json", {"config": to_json(config), "facts": facts})
@@ -141,8 +158,17 @@ def load(path: str | os.PathLike) -> Run:
     if version != FORMAT:
         raise RequestError(f"{file} has format {version}, this version reads {FORMAT}. Use the version that wrote it.")
     run = Run(folder, from_json(RunConfig, config), facts)
-    run.tokenizer  # noqa: B018 - a tokenizer that does not match is refused here, not later
+    run.tokenizer, run.source_tokenizer  # noqa: B018 - one that does not match is refused here, not later
     return run
+
+
+def _checked_tokenizer(folder: Path, digest: str) -> Tokenizer:
+    if tokenizers.digest(folder) != digest:
+        raise RequestError(
+            f"The tokenizer in {folder} is not the one that the run was trained with. "
+            "Put the original file back, or train again under another name."
+        )
+    return tokenizers.load(folder)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -47,12 +47,14 @@ def _write(run: Run, folder: Path) -> None:
     archive = keras.export.ExportArchive()
     # Variables are found by tracing; the tokenizer's tables are not.
     archive.track(run.tokenizer)
-    for name, (function, inputs) in text_model(run.tokenizer, run.model, run.config).signatures().items():
+    if run.source_tokenizer not in (None, run.tokenizer):
+        archive.track(run.source_tokenizer)
+    for name, (function, inputs) in text_model(run, run.model).signatures().items():
         archive.add_endpoint(name, function, input_signature=inputs)
     archive.write_out(str(folder), verbose=False)
     settings = folder / SETTINGS_FILE
     settings.parent.mkdir()
-    settings.write_text(json.dumps(own_settings(run.config.sampling)))
+    settings.write_text(json.dumps(own_settings(run.config)))
 
 
 def _versions(parent: Path) -> list[int]:

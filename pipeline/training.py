@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import itertools
 import math
 import os
 import shutil
@@ -31,10 +32,12 @@ from pipeline import run as runs
 from pipeline import tokenizer as tokenizers
 from pipeline.checkpoints import Checkpoints, TrainingError, put_in_place
 from pipeline.config import RequestError, RunConfig, TrainingConfig, difference
-from pipeline.dataset import TokenFile, prepare, to_dataset, training_batches
-from pipeline.models import build, family
+from pipeline.dataset import PairFile, TokenFile, open_corpus, prepare, to_dataset, training_batches
+from pipeline.models import family
 from pipeline.optimization import build_optimizer, learning_rate, make_step
+from pipeline.pairs import Pair
 from pipeline.run import Run, write_json
+from pipeline.tokenizer import Tokenizer
 
 STEPS_PER_LOG = 20
 FEW_STEPS = 1000
@@ -89,12 +92,13 @@ def train(
     """
     # 1. The text and the tokenizer.  2. The run's folder, new or checked.  3. The model.  4. The loop.
     folder = runs.folder_of(config.name, directory)
-    corpus = corpora.load(config.corpus)  # first: a text that cannot be read leaves no folder behind
+    corpus = open_corpus(config)  # first: a text that cannot be read leaves no folder behind
     with _only_one(folder):
         run = _open_or_create(folder, config, corpus)
-        splits = prepare(corpus, config.corpus, run.tokenizer, run.facts["tokenizer"], cache)
+        splits = prepare(corpus, config.corpus, run.tokenizer, run.digest, cache, run.source_tokenizer)
         _say(_describe(splits, run))
-        trainer = Trainer(run, splits["training"], splits["validation"], callbacks)
+        shown = monitoring.shown_pairs(corpus.validation) if config.reads_pairs else ()
+        trainer = Trainer(run, splits["training"], splits["validation"], callbacks, shown)
         trainer.restore()
         _say(trainer.outlook())
         trainer.run_epochs()
@@ -107,22 +111,22 @@ class Trainer:
     def __init__(
         self,
         run: Run,
-        training: TokenFile,
-        validation: TokenFile,
+        training: TokenFile | PairFile,
+        validation: TokenFile | PairFile,
         callbacks: Sequence[keras.callbacks.Callback] = (),
+        shown_pairs: Sequence[Pair] = (),
     ):
-        self.run, self.config, self.validation = run, run.config, validation
+        self.run, self.config, self.validation, self.shown_pairs = run, run.config, validation, shown_pairs
         self.family = family(run.config.model)
         settings = run.config.training
         # The tokenizer is built before, and survives this (see tokenizer.py).
         keras.utils.set_random_seed(settings.seed)
-        self.model = build(run.config.model, run.tokenizer.vocabulary_size, settings.precision)
+        self.model = run.new_model(settings.precision)
         self.optimizer = build_optimizer(settings)
         self.optimizer.build(self.model.trainable_variables)
         self.batches = training_batches(training, run.config.dataset, settings.seed)
         if self.batches.too_long:
-            longest = run.config.dataset.sequence_length
-            _say(f"{self.batches.too_long:,} documents of over {longest} tokens are left out of training.")
+            _say(_left_out(self.batches.too_long, run.config))
         self.state = self.zeros = self.family.initial_state(self.model, run.config.dataset.batch_size)
         self.model.stop_training = False  # callbacks may set it, as under `fit`
         self.progress = Progress()
@@ -175,7 +179,7 @@ class Trainer:
         """Trains until the last epoch, or until validation no longer gets better."""
         logs = self.run.folder / "logs"
         monitoring.forget(logs, self.progress.step)
-        with monitoring.Monitor(logs) as self.monitor, _signals() as self.signal:
+        with monitoring.Monitor(logs, self.shown_pairs) as self.monitor, _signals() as self.signal:
             self.callbacks.on_train_begin()
             while self.progress.epoch < self.config.training.epochs and not self._exhausted():
                 self.callbacks.on_epoch_begin(self.progress.epoch)
@@ -234,7 +238,8 @@ class Trainer:
             self.progress.tokens += row["tokens"]
         self.progress.seconds += seconds
         loss = nats / max(tokens, 1.0)
-        perplexity = {"perplexity": math.exp(min(loss, 700.0))} if self.config.model.LIKELIHOOD else {}
+        is_likelihood = self.config.model.LIKELIHOOD and not self.config.training.label_smoothing
+        perplexity = {"perplexity": math.exp(min(loss, 700.0))} if is_likelihood else {}
         self.monitor.scalars(
             self.progress.step,
             {
@@ -324,8 +329,7 @@ def _open_or_create(folder: Path, config: RunConfig, corpus: corpora.Corpus) -> 
     """Returns the folder's run if it has the same settings and text, a new one if none has learnt anything yet."""
     if not (folder / "best.weights.h5").exists() and not Checkpoints(folder / "checkpoints").all():
         # A run that was refused for its settings after its folder was made may begin anew with better ones.
-        tokenizer = tokenizers.build(config.tokenizer, (piece.text for piece in corpus.training))
-        return runs.create(folder, config, tokenizer, corpus.checksum)
+        return runs.create(folder, config, *_build_tokenizers(config, corpus))
     run = runs.load(folder)
     changed = [line for line in difference(run.config, config) if not line.startswith(MAY_CHANGE)]
     if config.training.epochs < run.config.training.epochs:
@@ -341,6 +345,19 @@ def _open_or_create(folder: Path, config: RunConfig, corpus: corpora.Corpus) -> 
         )
     write_json(folder / "config.json", {"config": runs.to_json(config), "facts": run.facts})
     return Run(folder, config, run.facts)
+
+
+def _build_tokenizers(config: RunConfig, corpus: corpora.Corpus) -> tuple[Tokenizer, str, Tokenizer | None]:
+    """Returns the tokenizer, the corpus' checksum, and of pairs the source's tokenizer: what a new run is made of."""
+    if not config.reads_pairs:
+        return tokenizers.build(config.tokenizer, (piece.text for piece in corpus.training)), corpus.checksum, None
+    sources, targets = ((piece.text for piece in corpus.training.side(name)) for name in ("source", "target"))
+    if config.tokenizer.shared:
+        both = tokenizers.build(config.tokenizer, itertools.chain(sources, targets))
+        return both, corpus.checksum, both
+    level = config.tokenizer.source_level or config.tokenizer.level
+    source_tokenizer = tokenizers.build(dataclasses.replace(config.tokenizer, level=level), sources)
+    return tokenizers.build(config.tokenizer, targets), corpus.checksum, source_tokenizer
 
 
 @contextlib.contextmanager
@@ -398,8 +415,26 @@ def _bar(progress: Progress, settings: TrainingConfig, steps: int) -> tqdm:
     )
 
 
-def _describe(splits: dict[str, TokenFile], run: Run) -> str:
+def _left_out(too_long: int, config: RunConfig) -> str:
+    dataset = config.dataset
+    if config.reads_pairs:
+        what = f"pairs with a source of over {dataset.source_length} tokens or a target of over"
+        allowed = "dataset.source_length and dataset.sequence_length take"
+    else:
+        what, allowed = "documents of over", "dataset.sequence_length takes"
+    return f"{too_long:,} {what} {dataset.sequence_length} tokens are left out of training; larger {allowed} them in."
+
+
+def _describe(splits: dict[str, TokenFile | PairFile], run: Run) -> str:
     training, validation = splits["training"], splits["validation"]
+    if run.config.reads_pairs:
+        return (
+            f"{run.config.name}: {training.documents:,} pairs for training, {validation.documents:,} for validation, "
+            f"{splits['test'].documents:,} for the test; vocabularies {run.source_tokenizer.vocabulary_size:,} and "
+            f"{run.tokenizer.vocabulary_size:,}; unknown in the training text "
+            f"{training.source.unknown / max(1, training.source.tokens):.2%} of the sources' tokens and "
+            f"{training.unknown / max(1, training.tokens):.2%} of the targets'."
+        )
     return (
         f"{run.config.name}: {training.tokens:,} tokens for training, {validation.tokens:,} for validation, "
         f"{splits['test'].tokens:,} for the test; vocabulary {run.tokenizer.vocabulary_size:,}; "

@@ -8,12 +8,15 @@ Shapes, in the comments at the ends of lines and in the docstrings:
 
 A family is a module with five functions. There is no base class: a module that has them is a family.
 
-    build(config, vocabulary_size) → keras.Model     token ids (B, T) → logits (B, T, V), not normalised; the
-                                                     documents' networks end as the documents write them
+    build(config, vocabulary_size) → keras.Model     inputs → logits (B, T, V), not normalised; the documents'
+                                                     networks end as the documents write them
     initial_state(model, batch_size) → state         nested tuples of zeros, one entry a layer
-    forward(model, token_ids, state, training) → (logits (B, T, V) float32, state)
+    forward(model, inputs, state, training) → (logits (B, T, V) float32, state)
     loss(model, batch, state, training) → (nats (B,) float32 summed over steps, state)
     decoder(model) → decoding.Decoder                start and step over the very layers that were trained
+
+The inputs are token ids (B, T). Of a family that learns from pairs they are the source's ids (B, S) and the target's
+(B, T); `build` then takes the size of the source's vocabulary besides.
 """
 
 from __future__ import annotations
@@ -22,11 +25,13 @@ from types import ModuleType
 
 import keras
 
-from pipeline.models import documents, language_model
+from pipeline.models import documents, language_model, seq2seq
 
 FAMILIES: dict[str, ModuleType] = {
     "language_model": language_model,
+    "seq2seq": seq2seq,
     "document_000": documents,
+    "document_001": documents,
     "document_003": documents,
     "document_004": documents,
 }
@@ -37,13 +42,16 @@ def family(config) -> ModuleType:
     return FAMILIES[config.family]
 
 
-def build(config, vocabulary_size: int, precision: str = "float32") -> keras.Model:
+def build(
+    config, vocabulary_size: int, precision: str = "float32", source_vocabulary_size: int | None = None
+) -> keras.Model:
     """Builds a model under a dtype policy, and leaves the global policy as it was.
 
     Args:
         config: the family's configuration, for example `LanguageModelConfig()`.
         vocabulary_size: kinds of tokens (V), the special ones included.
         precision: Keras' dtype policy; variables are float32 under each of ours.
+        source_vocabulary_size: kinds of tokens of the source, for a family that learns from pairs.
 
     Returns:
         A plain `keras.Model`.
@@ -51,6 +59,7 @@ def build(config, vocabulary_size: int, precision: str = "float32") -> keras.Mod
     previous = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
-        return family(config).build(config, vocabulary_size)
+        sizes = (vocabulary_size,) if source_vocabulary_size is None else (vocabulary_size, source_vocabulary_size)
+        return family(config).build(config, *sizes)
     finally:
         keras.config.set_dtype_policy(previous)

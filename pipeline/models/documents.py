@@ -1,13 +1,14 @@
 """The networks of the documents that this project grew out of, layer by layer as written there, on stock Keras layers.
 
 Document 000:  Embedding 128 → LSTM 256 → LSTM 256 → Dense, softmax; GRU or SimpleRNN in the LSTM's place
+Documents 001, 002:  one-hot → LSTM → its last states → LSTM, from one-hot → Dense, softmax
 Document 003:  Embedding → LSTM layers, hidden and cell states in and out → Dense
 Document 004:  one number a step → LSTM 128 → Dense 1, sigmoid
 
-All three predict from the last step alone: each target costs a pass over the whole window, where `language_model`
-learns from every step of it. `loss` with `training=True` is what the documents write, the network's own call and the
-loss that they compile it with. Everything else runs the same cells over every step with the states carried, so that
-text is scored, generated and exported as with every family.
+All but the encoder–decoder predict from the last step alone: each target costs a pass over the whole window, where
+`language_model` learns from every step of it. `loss` with `training=True` is what the documents write, the network's
+own call and the loss that they compile it with. Everything else runs the same cells over every step with the states
+carried, so that text is scored, generated and exported as with every family.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ import keras
 import tensorflow as tf
 
 from pipeline import decoding
-from pipeline.config import Document000Config, Document003Config, Document004Config
+from pipeline.config import Document000Config, Document001Config, Document003Config, Document004Config
 from pipeline.decoding import Decoder
-from pipeline.models.language_model import initial_state, recurrent_layers, step_by_step
+from pipeline.layers import OneHot
+from pipeline.models import language_model
+from pipeline.models.language_model import recurrent_layers, step_by_step
 from pipeline.tokenizer import Tokenizer
 
 RECURRENT = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}
@@ -26,15 +29,21 @@ RECURRENT = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.la
 __all__ = ["build", "initial_state", "forward", "loss", "decoder", "generate_text"]
 
 
-def build(config, vocabulary_size: int) -> keras.Model:
+def build(config, *vocabulary_sizes: int) -> keras.Model:
     """Builds the network of a document.
 
     Args:
-        config: `Document000Config`, `Document003Config` or `Document004Config`.
-        vocabulary_size: kinds of tokens (V), the special ones included.
+        config: `Document000Config`, `Document001Config`, `Document003Config` or `Document004Config`.
+        vocabulary_sizes: kinds of tokens (V), the special ones included; of the encoder–decoder the target's, then the
+            source's.
     """
-    networks = {"document_000": document_000, "document_003": document_003, "document_004": document_004}
-    return networks[config.family](config, vocabulary_size)
+    networks = {
+        "document_000": document_000,
+        "document_001": document_001,
+        "document_003": document_003,
+        "document_004": document_004,
+    }
+    return networks[config.family](config, *vocabulary_sizes)
 
 
 def document_000(config: Document000Config, vocabulary_size: int) -> keras.Model:
@@ -59,6 +68,33 @@ def document_000(config: Document000Config, vocabulary_size: int) -> keras.Model
         ],
         name="document_000",
     )
+
+
+def document_001(config: Document001Config, num_decoder_tokens: int, num_encoder_tokens: int) -> keras.Model:
+    """Documents 001, section 4, and 002, section 4: (source ids (B, S), target ids (B, T)) → probabilities (B, T, V).
+
+    The network in the middle, `network`, is the documents' own, on one-hot arrays. They leave the padding of shorter
+    sources in the encoder's way; here it is masked.
+    """
+    # === The documents' network ===
+    latent_dim = config.latent_dim
+    encoder_inputs = keras.Input((None, num_encoder_tokens), name="encoder_inputs")
+    encoder_lstm = keras.layers.LSTM(latent_dim, return_state=True, name="encoder_lstm")
+    encoder_outputs, state_h, state_c = encoder_lstm(keras.layers.Masking(name="mask")(encoder_inputs))
+    encoder_states = [state_h, state_c]
+
+    decoder_inputs = keras.Input((None, num_decoder_tokens), name="decoder_inputs")
+    decoder_lstm = keras.layers.LSTM(latent_dim, return_sequences=True, return_state=True, name="decoder_lstm")
+    decoder_outputs, _, _ = decoder_lstm(decoder_inputs, initial_state=encoder_states)
+    decoder_dense = keras.layers.Dense(num_decoder_tokens, activation="softmax", dtype="float32", name="output")
+    network = keras.Model([encoder_inputs, decoder_inputs], decoder_dense(decoder_outputs), name="network")
+
+    # === Fed from token ids ===
+    source_ids = keras.Input((None,), dtype="int32", name="source_ids")  # (B, S)
+    target_ids = keras.Input((None,), dtype="int32", name="target_ids")  # (B, T)
+    source = OneHot(num_encoder_tokens, name="source_one_hot")(source_ids)
+    target = OneHot(num_decoder_tokens, name="target_one_hot")(target_ids)
+    return keras.Model((source_ids, target_ids), network([source, target]), name="document_001")
 
 
 def document_003(config: Document003Config, vocabulary_size: int) -> keras.Model:
@@ -109,19 +145,26 @@ def document_004(config: Document004Config, vocabulary_size: int) -> keras.Model
     )
 
 
-def forward(model: keras.Model, token_ids, state, training: bool = False):
+def initial_state(model: keras.Model, batch_size) -> tuple:
+    """Returns zeros for every recurrent layer, or (): the encoder–decoder carries nothing from batch to batch."""
+    return () if model.name == "document_001" else language_model.initial_state(model, batch_size)
+
+
+def forward(model: keras.Model, inputs, state, training: bool = False):
     """Runs the trained cells over some steps, from one state to the next.
 
     Args:
         model: what `build` returned.
-        token_ids: (B, T) int32, without padding.
+        inputs: (B, T) int32, without padding; of the encoder–decoder source ids (B, S) and target ids (B, T).
         state: what `initial_state` or an earlier `forward` returned.
         training: unused, for the documents have no dropout.
 
     Returns:
         logits (B, T, V) float32, and the state behind the last step.
     """
-    x, new_state = _inputs(model, token_ids), []  # (B, T, E)
+    if model.name == "document_001":
+        return tf.math.log(model(inputs)), state
+    x, new_state = _inputs(model, inputs), []  # (B, T, E)
     for layer, layer_state in zip(recurrent_layers(model), state, strict=True):
         # The layer may return its last output alone; its cell knows every step's.
         every_step = keras.layers.RNN(layer.cell, return_sequences=True, return_state=True, dtype=layer.dtype_policy)
@@ -146,6 +189,9 @@ def loss(model: keras.Model, batch, state, training: bool = False):
         nats (B,) float32, summed over a row's targets, and the state behind the last step.
     """
     inputs, targets, weights = batch
+    if model.name == "document_001":
+        nats = keras.losses.sparse_categorical_crossentropy(targets, model(inputs, training=training))  # (B, T)
+        return tf.reduce_sum(nats * weights, axis=1), state
     begins = tf.equal(inputs[:, :1], Tokenizer.start_id) | tf.equal(inputs[:, :1], Tokenizer.padding_id)  # (B, 1)
     state = tf.nest.map_structure(lambda part: tf.where(begins, tf.zeros_like(part), part), state)
     if not training:
@@ -165,7 +211,26 @@ def loss(model: keras.Model, batch, state, training: bool = False):
 
 def decoder(model: keras.Model) -> Decoder:
     """Returns the network as `start` and `step`; a new token costs one step and not a pass over a window."""
+    if model.name == "document_001":
+        return _encoder_decoder(model)
     return step_by_step(model, _inputs, _logits)
+
+
+def _encoder_decoder(model: keras.Model) -> Decoder:
+    """Documents 001 and 002 as `start` and `step`, over the layers of the one network: none is built for inference."""
+    network = model.get_layer("network")
+
+    def start(context):
+        x = network.get_layer("mask")(model.get_layer("source_one_hot")(context))  # (B, S, V)
+        _, hidden, cell = network.get_layer("encoder_lstm")(x)
+        return (), (hidden, cell)
+
+    def step(token_ids, memory, state):
+        x = model.get_layer("target_one_hot")(token_ids)  # (B, V)
+        x, state = network.get_layer("decoder_lstm").cell(x, list(state))  # (B, U)
+        return _logits(network, x), tuple(state)
+
+    return Decoder(start, step)
 
 
 def generate_text(

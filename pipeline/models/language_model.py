@@ -84,7 +84,7 @@ def forward(model: keras.Model, token_ids, state, training: bool = False):
     return _logits(model, x), state
 
 
-def loss(model: keras.Model, batch, state, training: bool = False):
+def loss(model: keras.Model, batch, state, training: bool = False, label_smoothing: float = 0.0):
     """The negative log-likelihood of a batch, in nats.
 
     Args:
@@ -92,7 +92,8 @@ def loss(model: keras.Model, batch, state, training: bool = False):
         batch: inputs (B, T) int32, targets (B, T) int32 and weights (B, T) float32, 0 where there is no target.
         state: what `initial_state` or an earlier call returned; a row that begins with the start token begins with
             zeros instead.
-        training: whether dropout is on.
+        training: whether dropout is on, and label smoothing.
+        label_smoothing: in training, as in `layers.linear_cross_entropy`.
 
     Returns:
         nats (B,) float32, summed over a row's targets, and the state behind the last step.
@@ -103,7 +104,12 @@ def loss(model: keras.Model, batch, state, training: bool = False):
     x, state = _hidden(model, inputs, state, training)  # (B, T, U)
     matrix, bias, is_transposed = _output_weights(model)
     nats = layers.linear_cross_entropy(
-        tf.reshape(x, [-1, x.shape[-1]]), matrix, bias, tf.reshape(targets, [-1]), transpose_kernel=is_transposed
+        tf.reshape(x, [-1, x.shape[-1]]),
+        matrix,
+        bias,
+        tf.reshape(targets, [-1]),
+        transpose_kernel=is_transposed,
+        label_smoothing=label_smoothing if training else 0.0,
     )
     return tf.reduce_sum(tf.reshape(nats, tf.shape(targets)) * weights, axis=1), state
 
