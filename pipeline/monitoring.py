@@ -13,9 +13,9 @@ from tensorboard.plugins import projector
 
 from pipeline import plots
 from pipeline.checkpoints import put_in_place
-from pipeline.generation import text_model
 from pipeline.pairs import Pair
 from pipeline.run import Run
+from pipeline.text_model import text_model
 
 PROJECTED_TOKENS = 10_000  # most labels that the projector draws well
 SHOWN_PAIRS = 4

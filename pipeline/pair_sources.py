@@ -52,7 +52,7 @@ class Made(NamedTuple):
 
 
 def _hsk() -> list[dict]:
-    file = corpus._package_file("hsk-sentences-audio", "hsk_sentences_audio/data/sentences.json")
+    file = corpus.package_file("hsk-sentences-audio", "hsk_sentences_audio/data/sentences.json")
     return json.loads(file.read_bytes())
 
 
@@ -75,7 +75,7 @@ def _small_talk() -> tuple[Pair, ...]:
     """Utterances and their answers, each pair once: the package repeats some of them a hundred times."""
     import yaml
 
-    corpus._package_file("chatterbot-corpus", "chatterbot_corpus/data/english/greetings.yml")
+    corpus.package_file("chatterbot-corpus", "chatterbot_corpus/data/english/greetings.yml")
     paths = importlib.metadata.files("chatterbot-corpus") or ()
     pairs: dict[Pair, None] = {}
     for path in sorted(path for path in paths if path.match("chatterbot_corpus/data/english/*.yml")):
@@ -97,7 +97,7 @@ _RULE = re.compile(r"^ *[-=~^*]{3,} *$", re.MULTILINE)
 def _docstring_summaries() -> tuple[Pair, ...]:
     """The first paragraph after a docstring's summary → the summary; no source and no target occurs twice."""
     pairs, seen = [], set()
-    for docstring in itertools.chain.from_iterable(corpus._all_docstrings().values()):
+    for docstring in itertools.chain.from_iterable(corpus.all_docstrings().values()):
         pair = _summary_pair(docstring)
         if pair and not seen & set(pair):
             pairs.append(pair)
@@ -142,7 +142,7 @@ NLTK = {
 
 def read_nltk(name: str) -> tuple[Pair, ...]:
     """Reads aligned sentences, their words joined with spaces, downloading the corpus if need be."""
-    reader = corpus._nltk_reader("comtrans")
+    reader = corpus.nltk_reader("comtrans")
     sentences = ((" ".join(each.words), " ".join(each.mots)) for each in reader.aligned_sents(NLTK[name]))
     return tuple(Pair(source, target) for source, target in sentences if source.strip() and target.strip())
 
@@ -232,7 +232,7 @@ def date_writers() -> dict[tuple[str, str], Callable]:
     >>> date_writers()["de", "full"](datetime.date(2019, 1, 3))
     'Donnerstag, 3. Januar 2019'
     """
-    corpus._package_file("babel", "babel/dates.py")
+    corpus.package_file("babel", "babel/dates.py")
     from babel import Locale
     from babel.dates import get_date_format
 

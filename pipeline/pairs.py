@@ -111,8 +111,8 @@ def _files(config: CorpusConfig) -> Corpus:
         _opened(config.test_files, config.test_target_files, config),
     ]
     given = any(parts[1:])
-    corpus._refuse_shared(parts)
-    checksum = corpus._checksum(" ".join(file.key for file in part) for part in (parts if given else parts[:1]))
+    corpus.refuse_shared(parts)
+    checksum = corpus.checksum_of(" ".join(file.key for file in part) for part in (parts if given else parts[:1]))
     names = [Path(name).name or name for name in config.files]
     name = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     training, validation, test = (_split(part, config) for part in parts)
@@ -295,7 +295,7 @@ def _hash(*parts: str) -> int:
 def _divided(whole: PairSplit, config: CorpusConfig) -> list[PairSplit]:
     """Sets a share of the different sources apart, by the order of their hashes: the same draw each time."""
     hashes = np.unique(np.fromiter((_hash(pair.source) for pair in whole), np.uint64))
-    borders = corpus._borders(len(hashes), "different sources", config, remedy="")
+    borders = corpus.share_borders(len(hashes), "different sources", config, remedy="")
     ends = [int(hashes[border]) if border < len(hashes) else 1 << 64 for border in borders]
     splits = []
     for start, stop in itertools.pairwise([0, *ends, 1 << 64]):
@@ -352,14 +352,14 @@ def _lowest(split: PairSplit, highest: int, equal: int) -> Iterator[Pair]:
 def _packaged(name: str, read: Callable[[], tuple[Pair, ...]], config: CorpusConfig) -> Corpus:
     pairs = read()
     training, validation, test = _divided(_held(name, pairs, config), config)
-    checksum = corpus._checksum(itertools.chain(*pairs))
+    checksum = corpus.checksum_of(itertools.chain(*pairs))
     return Corpus(name, checksum, _limited(training, config.pairs), validation, test)
 
 
 def _made(name: str, config: CorpusConfig) -> Corpus:
     """Makes pairs. Their splits, not the configuration's shares, are fixed, so that figures can always be compared."""
     parts = pair_sources.make(name, config.pairs, config.swap)
-    checksum = corpus._checksum(text for part in parts for pair in part for text in pair)
+    checksum = corpus.checksum_of(text for part in parts for pair in part for text in pair)
     return Corpus(name, checksum, *(_held(name, part, config) for part in parts))
 
 

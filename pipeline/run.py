@@ -84,6 +84,9 @@ class Run:
                 f"{self.folder} has no weights yet: no epoch was finished. Start its train command again to go on."
             )
         model = self.new_model()
+        for layer in model._flatten_layers():
+            if hasattr(layer, "use_cudnn"):
+                layer.use_cudnn = False  # else what is exported on a machine with a GPU would need one
         try:
             model.load_weights(path)
         except (OSError, ValueError, KeyError) as error:

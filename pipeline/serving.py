@@ -10,12 +10,13 @@ import keras
 
 from pipeline.checkpoints import put_in_place
 from pipeline.config import RequestError
-from pipeline.generation import SETTINGS_FILE, own_settings, text_model
+from pipeline.generation import SETTINGS_FILE, own_settings
 from pipeline.run import Run
+from pipeline.text_model import text_model
 
 
 def export(run: Run, version: int | None = None) -> Path:
-    """Writes a run's best weights as a SavedModel with the signatures of `generation.TextModel`.
+    """Writes a run's best weights as a SavedModel with the signatures of `text_model.TextModel`.
 
     The tokenizer and the decoding loop are inside; nothing of this package is needed to run it. TensorFlow Serving
     loads the folder `export` and picks the highest version.

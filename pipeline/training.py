@@ -97,6 +97,8 @@ def train(
         run = _open_or_create(folder, config, corpus)
         splits = prepare(corpus, config.corpus, run.tokenizer, run.digest, cache, run.source_tokenizer)
         _say(_describe(splits, run))
+        if left_out := getattr(corpus.training, "left_out", 0):
+            _say(f"{left_out:,} training pairs are left out: their source is in the validation or the test text.")
         shown = monitoring.shown_pairs(corpus.validation) if config.reads_pairs else ()
         trainer = Trainer(run, splits["training"], splits["validation"], callbacks, shown)
         trainer.restore()

@@ -11,11 +11,13 @@ import pytest
 from pipeline import config as config_module
 from pipeline.config import (
     CorpusConfig,
+    DatasetConfig,
     LanguageModelConfig,
     RequestError,
     RunConfig,
     SamplingConfig,
     Section,
+    Seq2SeqConfig,
     TokenizerConfig,
     TrainingConfig,
     difference,
@@ -30,6 +32,7 @@ from tests.conftest import refusal
 SECTIONS = {field.name: type(getattr(RunConfig(), field.name)) for field in dataclasses.fields(RunConfig)}
 SECTIONS.pop("name")
 COUPLED = [("dataset", "windows"), ("dataset", "targets")]  # allowed with other settings alone: test_documents.py
+PAIRS = RunConfig(dataset=DatasetConfig(batches="pairs"), model=Seq2SeqConfig())
 FIELDS = [(section, field.name) for section, kind in SECTIONS.items() for field in dataclasses.fields(kind)]
 
 
@@ -48,6 +51,12 @@ def another_value(section: str, name: str):
     return (*old, "another") if isinstance(old, tuple) else old + "x"
 
 
+def base(section: str, name: str) -> RunConfig:
+    """Returns a configuration that may have the setting: some are for pairs alone."""
+    field = next(field for field in dataclasses.fields(SECTIONS[section]) if field.name == name)
+    return PAIRS if field.metadata["description"].startswith("pairs: ") else RunConfig()
+
+
 # === JSON ===
 
 
@@ -62,10 +71,24 @@ def test_every_field_changes_the_json_and_comes_back(section, field):
     value = another_value(section, field)
     if value is None or (section, field) in COUPLED:
         pytest.skip("has one allowed value")
-    changed = dataclasses.replace(RunConfig(), **{section: dataclasses.replace(SECTIONS[section](), **{field: value})})
-    assert to_json(changed) != to_json(RunConfig())
+    old = base(section, field)
+    changed = dataclasses.replace(old, **{section: dataclasses.replace(getattr(old, section), **{field: value})})
+    assert to_json(changed) != to_json(old)
     assert from_json(RunConfig, to_json(changed)) == changed
-    assert [line.split(":")[0] for line in difference(RunConfig(), changed)] == [f"{section}.{field}"]
+    assert [line.split(":")[0] for line in difference(old, changed)] == [f"{section}.{field}"]
+
+
+@pytest.mark.parametrize("setting", ["corpus.swap=true", "tokenizer.shared=true", "sampling.max_length_ratio=2"])
+def test_a_setting_for_pairs_is_refused_where_there_are_none(setting):
+    message = refusal(override, RunConfig(), [setting])
+    assert setting.split("=")[0] in message and "translate" in message and "language_model" in message
+
+
+def test_label_smoothing_is_refused_where_the_loss_is_a_document_s_own():
+    assert "training.label_smoothing=0.1" in refusal(
+        override, PRESETS["document-001"](), ["training.label_smoothing=0.1"]
+    )
+    assert override(PRESETS["translate"](), ["training.label_smoothing=0.2"]).training.label_smoothing == 0.2
 
 
 @pytest.mark.parametrize("section, field", FIELDS)
@@ -74,7 +97,7 @@ def test_every_field_can_be_overridden(section, field):
     if value is None or (section, field) in COUPLED:
         pytest.skip("has one allowed value")
     text = ",".join(value) if isinstance(value, tuple) else str(value)
-    read = getattr(getattr(override(RunConfig(), [f"{section}.{field}={text}"]), section), field)
+    read = getattr(getattr(override(base(section, field), [f"{section}.{field}={text}"]), section), field)
     assert read == (tuple(part for part in value if part) if isinstance(value, tuple) else value)
 
 

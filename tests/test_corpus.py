@@ -106,12 +106,12 @@ def test_docstrings_are_parsed_deduplicated_and_split_by_file(tmp_path, monkeypa
     (tmp_path / "pydoc_data" / "topics.py").write_text("topics = {'if': 'The if statement.'}")
     paths = {path.relative_to(tmp_path).as_posix(): path for path in sorted(tmp_path.rglob("*.py"))}
     monkeypatch.setattr(corpus, "_python_files", lambda: paths)
-    corpus._all_docstrings.cache_clear()
+    corpus.all_docstrings.cache_clear()
     try:
         loaded = corpus.load(CorpusConfig(source="docstrings"))
         found = [document for split in splits(loaded) for document in documents(split)]
     finally:
-        corpus._all_docstrings.cache_clear()
+        corpus.all_docstrings.cache_clear()
     assert found.count("Same.") == 1 and "Text 3.\n\nIndented." in found and "The if statement." in found
     assert len(found) == 42 and [len(split.names) for split in splits(loaded)] == [38, 2, 2]
 
@@ -135,7 +135,7 @@ def test_unknown_source_and_stray_files_are_refused():
 
 
 def test_a_missing_package_is_named(monkeypatch):
-    assert "no-such-package" in refusal(corpus._package_file, "no-such-package", "data.json")
+    assert "no-such-package" in refusal(corpus.package_file, "no-such-package", "data.json")
 
 
 def write(path, content):

@@ -1,5 +1,6 @@
 """The fast layers against Keras' own, against finite differences, and in all the places where a layer is used."""
 
+import functools
 import itertools
 
 import keras
@@ -381,3 +382,45 @@ def test_linear_cross_entropy_in_half_precision(dtype, tolerance, transpose_kern
     )
     assert ours[0].dtype == tf.float32 and ours[1].dtype == dtype
     assert_same(ours, theirs, tolerance)
+
+
+# === Label smoothing ===
+
+
+def smoothed_loss(label_smoothing):
+    """The formula of Szegedy et al. 2016, section 7, on the logits: (1 − ε) of the target, ε spread over all tokens."""
+
+    def loss(x, kernel, bias, targets, transpose_kernel):
+        logits = tf.matmul(x, kernel, transpose_b=transpose_kernel) + (0 if bias is None else bias)
+        log_probability = tf.nn.log_softmax(tf.cast(logits, tf.float32))
+        own = tf.gather(log_probability, targets, batch_dims=1)
+        return -(1 - label_smoothing) * own - label_smoothing * tf.reduce_mean(log_probability, axis=1)
+
+    return loss
+
+
+@pytest.mark.parametrize("rows, units, vocabulary_size", [(1, 3, 4), (7, 5, 11), (2, 1, 1)])
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("transpose_kernel", [True, False])
+@pytest.mark.parametrize("label_smoothing", [0.1, 0.9])
+def test_label_smoothing_equals_the_formula(rows, units, vocabulary_size, has_bias, transpose_kernel, label_smoothing):
+    shape = (vocabulary_size, units) if transpose_kernel else (units, vocabulary_size)
+    tensors = [tf.random.normal((rows, units)), tf.random.normal(shape)]
+    tensors += [tf.random.normal((vocabulary_size,))] if has_bias else []
+    targets = tf.random.uniform((rows,), 0, vocabulary_size, tf.int32)
+    fused = functools.partial(layers.linear_cross_entropy, label_smoothing=label_smoothing)
+    ours, theirs = (
+        loss_and_gradients(f, tensors, targets, transpose_kernel) for f in (fused, smoothed_loss(label_smoothing))
+    )
+    assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("transpose_kernel", [True, False])
+def test_label_smoothing_in_half_precision(transpose_kernel):
+    shape = (30, 8) if transpose_kernel else (8, 30)
+    tensors = [tf.cast(tf.random.normal(s), "bfloat16") for s in ((6, 8), shape, (30,))]
+    targets = tf.random.uniform((6,), 0, 30, tf.int32)
+    fused = functools.partial(layers.linear_cross_entropy, label_smoothing=0.1)
+    ours, theirs = (loss_and_gradients(f, tensors, targets, transpose_kernel) for f in (fused, smoothed_loss(0.1)))
+    assert ours[0].dtype == tf.float32 and ours[1].dtype == tf.bfloat16
+    assert_same(ours, theirs, 0.05)

@@ -453,7 +453,7 @@ def test_docstrings_and_their_summaries(monkeypatch):
         "A list only.\n\nParameters of this function\n-------------------------\none : int",
         "Long.\n\n" + "word " * 200,
     ]
-    monkeypatch.setattr(corpus, "_all_docstrings", lambda: {"a.py": docstrings[:3], "b.py": docstrings[3:]})
+    monkeypatch.setattr(corpus, "all_docstrings", lambda: {"a.py": docstrings[:3], "b.py": docstrings[3:]})
     pair_sources._docstring_summaries.cache_clear()
     try:
         loaded = pairs.load(CorpusConfig(source="docstring-summaries", **NOTHING_APART))
@@ -473,7 +473,7 @@ def test_aligned_sentences_of_nltk(monkeypatch):
         asked.append(name)
         return [*sentences, SimpleNamespace(words=[], mots=["empty"])]
 
-    monkeypatch.setattr(corpus, "_nltk_reader", lambda name: SimpleNamespace(aligned_sents=aligned))
+    monkeypatch.setattr(corpus, "nltk_reader", lambda name: SimpleNamespace(aligned_sents=aligned))
     loaded = pairs.load(CorpusConfig(source="nltk:comtrans"))
     assert [len(list(split)) for split in splits(loaded)] == [36, 2, 2] and loaded.name == "nltk:comtrans"
     assert ("Ein Haus7", "a house7") in {pair for split in splits(loaded) for pair in split}
@@ -487,7 +487,7 @@ def test_nltk_itself_reads_aligned_sentences(tmp_path, monkeypatch):
 
     monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
     write(tmp_path / "alignment-de-en.txt", "das Haus\nthe house\n0-0 1-1\n" * 2)
-    monkeypatch.setattr(corpus, "_nltk_reader", lambda name: AlignedCorpusReader(str(tmp_path), r".*\.txt"))
+    monkeypatch.setattr(corpus, "nltk_reader", lambda name: AlignedCorpusReader(str(tmp_path), r".*\.txt"))
     assert pair_sources.read_nltk("nltk:comtrans") == (("das Haus", "the house"),) * 2
 
 
