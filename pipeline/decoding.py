@@ -42,7 +42,8 @@ class Decoder(NamedTuple):
         start: context → (memory, state). `memory` stays the same at every step, `state` is carried along.
         step: (token_ids (B,) int32, memory, state) → (logits (B, V) float32, state).
         least_rows: batches are filled up to so many rows. Below, a matrix product takes another path with other
-            last digits, and a text would depend on its neighbours: one row for x W, fewer than 16 for x Wᵀ.
+            last digits, and a text would depend on its neighbours: one row for x W, fewer than 16 for x Wᵀ. (Seen with
+            AVX-512. With AVX2 a product handles the last rows of any batch apart, and last digits differ anyway.)
     """
 
     start: Callable[[Nested], tuple[Nested, Nested]]

@@ -40,12 +40,18 @@ def small_presets(monkeypatch):
 
 def test_the_readme_commands_run_in_their_order(tmp_path, monkeypatch, capsys, small_presets):
     monkeypatch.chdir(tmp_path)
-    Path("book.txt").write_text("\n".join(some_lines(80)), "utf-8")
+    lines = some_lines(80)
+    Path("book.txt").write_text("\n".join(lines), "utf-8")
+    Path("pairs.tsv").write_text("".join(f"{line}\t{line[::-1]}\n" for line in lines), "utf-8")
+    Path("sources.txt").write_text("a source\nanother\n", "utf-8")
     commands = [line for block in blocks("bash") for line in block.splitlines() if line]
     assert len(commands) >= 6
     for command in commands:
         words = shlex.split(command)
         assert words[:3] == ["python", "-m", "pipeline"], command
+        if "<" in words:
+            words, (file,) = words[: words.index("<")], words[words.index("<") + 1 :]
+            monkeypatch.setattr("sys.stdin", open(file, encoding="utf-8"))
         # What the README changes is changed; what it leaves alone is small.
         assert cli.main([word for word in words[3:] if not word.startswith("training.epochs")]) == 0, command
     assert capsys.readouterr().out.count("The ") >= 3
