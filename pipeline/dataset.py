@@ -406,6 +406,12 @@ def training_batches(tokens: TokenFile | PairFile, config: DatasetConfig, seed: 
         batches = Pairs(tokens, size, config.source_length, length, seed)
     else:
         batches = Sentences(tokens, size, length, seed)
+    if batches.steps == 0 and config.batches == "pairs":
+        raise RequestError(
+            f"Of {tokens.documents:,} training pairs none has a source of up to dataset.source_length="
+            f"{config.source_length} tokens and a target of up to dataset.sequence_length={length}, end tokens "
+            "included: set larger ones, or give shorter pairs."
+        )
     if batches.steps == 0 or (config.batches == "strands" and tokens.tokens < size):
         raise RequestError(
             f"The training text has {tokens.tokens:,} tokens in {tokens.documents:,} documents, too little for "

@@ -35,11 +35,13 @@ SMALL = [
     "dataset.sequence_length=12",
     "sampling.max_new_tokens=8",
 ]
+SMALL_PAIRS = ["model.latent_dim=8", "corpus.pairs=40"]
 
 
 def small(config: RunConfig) -> RunConfig:
     """A preset's configuration, made small with those settings that its model has."""
-    return override(config, [setting for setting in SMALL if _has(config, setting)])
+    settings = SMALL + (SMALL_PAIRS if config.reads_pairs else [])
+    return override(config, [setting for setting in settings if _has(config, setting)])
 
 
 def _has(config: RunConfig, setting: str) -> bool:

@@ -115,25 +115,39 @@ def test_evaluation_with_beams_and_examples(command, trained):
     figures = json.loads(out)
     assert status == 0 and (figures["split"], figures["beam_width"], figures["sources"]) == ("validation", 2, 2)
     assert len(figures["best"]) == 1 and {"bleu", "chrf", "exact_match", "baselines"} <= set(figures)
-    other = ("evaluate", trained[0], "--data", "english.txt", "--target", "letters.txt", "--examples", 0)
-    status, out, _ = command(*other)
-    assert status == 0 and json.loads(out)["split"] == "files" and json.loads(out)["sources"] == 24
+    other = ("--data", "validation.txt", "--target", "validation-letters.txt", "--examples", 0)
+    status, out, _ = command("evaluate", trained[0], *other)
+    assert status == 0 and json.loads(out)["split"] == "files" and json.loads(out)["sources"] == 2
 
 
-@pytest.mark.parametrize("name, mark", [("pairs.csv", ","), ("pairs.jsonl", None)])
-def test_named_columns_and_keys(command, name, mark):
-    rows = [("number", "english", "letters"), *((str(i), *row) for i, row in enumerate(rows_of(8)))]
-    if mark:
-        write(name, rows, mark)
+@pytest.mark.parametrize("name", ["pairs.csv", "pairs.jsonl"])
+def test_named_columns_and_keys(command, eagerly, name):
+    rows = [
+        {"number": str(i), "english": english, "letters": letters} for i, (english, letters) in enumerate(rows_of(8))
+    ]
+    if name == "pairs.csv":
+        write(name, [tuple(rows[0]), *(tuple(row.values()) for row in rows)], mark=",")
     else:
-        objects = [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
-        write(name, [(json.dumps(one),) for one in objects])
-    fields = ["corpus.source_field=english", "corpus.target_field=letters", "corpus.swap=true"]
-    # Each target is too long: refused in a moment, when all has been read.
-    status, _, err = command("train", "translate", *TINY, "--data", name, *fields, "dataset.source_length=2")
-    assert status == 2 and "too little" in one_line(err) and "dataset.source_length" in one_line(err)
-    status, _, err = command("train", "translate", *TINY, "--data", name, "corpus.source_field=english")
-    assert status == 2 and "corpus.target_field= : one is empty" in one_line(err).replace("field=:", "field= :")
+        write(name, [(json.dumps(row),) for row in rows])
+    fields = ["corpus.source_field=letters", "corpus.target_field=english"]
+    settings = ["model.latent_dim=8", *TINY[2:]]
+    status, out, err = command("train", "document-001", *settings, "--data", name, *fields, "--name", name)
+    assert status == 0 and "6 pairs for training" in err and json.loads(out)["run"] == f"saved_models/{name}"
+    run = load(f"saved_models/{name}")
+    assert {"0", "r", "b"} < set(run.source_tokenizer.vocabulary) and "d" not in run.source_tokenizer.vocabulary
+    assert {"0", "r", "b", "d"} < set(run.tokenizer.vocabulary)
+
+
+def test_one_field_without_the_other_is_refused(command, place):
+    write(place / "fields.tsv", [("english", "letters"), *rows_of(4)])
+    status, _, err = command("train", "translate", *TINY, "--data", "fields.tsv", "corpus.source_field=english")
+    assert status == 2 and "one is empty. Name both" in one_line(err)
+
+
+def test_pairs_that_are_all_too_long_are_refused_with_what_would_take_them_in(command, place):
+    write(place / "long.tsv", rows_of(8))
+    status, out, err = command("train", "translate", *TINY, "dataset.source_length=2", "--data", "long.tsv")
+    assert status == 2 and out == "" and "larger" in one_line(err) and "dataset.source_length" in one_line(err)
 
 
 # === Pairs that cannot ===
@@ -210,8 +224,6 @@ def test_wrong_evaluations_are_answered_in_one_line(command, trained):
     for arguments, words in (
         (["--samples", 2], "samples=2 is not for a run on pairs"),
         (["--beam-width", 9], "beam_width=9 is not allowed: it must be at least 0 and at most 8"),
-        (["--examples", -1], "examples=-1"),
-        (["--target", "letters.txt"], "--data"),
         (["--data", "english.txt"], "holds lines of text, not pairs"),
         (["--split", "training"], "invalid choice"),
     ):
@@ -219,16 +231,23 @@ def test_wrong_evaluations_are_answered_in_one_line(command, trained):
         assert status == 2 and out == "" and words in one_line(err), arguments
 
 
+def test_targets_to_evaluate_on_need_their_sources(command, trained):
+    status, out, err = command("evaluate", trained[0], "--target", "letters.txt")
+    assert status == 2 and out == "" and "--data" in one_line(err)
+
+
+def test_a_number_of_examples_below_zero_is_refused(command, trained):
+    status, out, err = command("evaluate", trained[0], "--examples", -1)
+    assert status == 2 and out == "" and "examples=-1" in one_line(err)
+
+
 def test_an_exchanged_source_tokenizer_is_answered_in_one_line(command, trained, place):
     file = place / trained[0] / "source" / "tokenizer.json"
     content = file.read_bytes()
     try:
-        for change in (
-            lambda: file.write_bytes(content.replace(b"bird", b"brid").replace(b'"b"', b'"B"')),
-            file.unlink,
-        ):
-            change()
+        for changed, words in ((content.replace(b'"b"', b'"B"'), "Put the original file back"), (None, "restore it")):
+            file.write_bytes(changed) if changed else file.unlink()
             status, _, err = command("generate", trained[0], "x")
-            assert status == 2 and "Put the original file back" in one_line(err)
+            assert status == 2 and words in one_line(err)
     finally:
         file.write_bytes(content)

@@ -234,7 +234,7 @@ def test_a_run_that_breaks_off_ends_like_one_that_does_not(pair_config, tmp_path
 
     whole = train("whole")
     steps = whole.history[0]["step"]
-    assert steps == 8
+    assert steps > 4
     with pytest.raises(Crash):
         train("broken", At(steps + 3, crash))
     capsys.readouterr()
@@ -312,10 +312,11 @@ def test_a_text_depends_on_its_own_source_alone(name, request):
 def test_the_length_of_a_source_limits_its_target(shared_run):
     """Half a token for each of the source's, rounded up, and ten more."""
     settings = {"temperature": 5.0, "max_new_tokens": 1000}
-    for source, most in (("", 10), ("red", 12), ("red bird", 14), ("a" * 4000, 1000)):
+    for source, most in (("", 10), ("red", 12), ("red bird", 14)):
         texts = generation.generate(shared_run, [source] * 40, **settings)
         assert max(one.tokens for one in texts) == most
-    assert max(one.tokens for one in generation.generate(shared_run, ["a" * 4000] * 8, temperature=5.0)) <= 40
+    long = [generation.generate(shared_run, ["a" * 4000] * 20, **settings | {"max_new_tokens": n}) for n in (1000, 40)]
+    assert max(one.tokens for one in long[0]) > 40 == max(one.tokens for one in long[1])
     beams = generation.generate(shared_run, [""], beam_width=8, n_best=8, length_penalty=10.0, max_new_tokens=1000)
     assert max(one.tokens for one in beams) <= 10
 
@@ -350,10 +351,11 @@ def test_the_validation_is_that_of_a_separate_evaluation(pair_run):
 
 def test_every_reference_of_a_source_counts(pair_run, tmp_path):
     sources = ["0 red fish", "1 tea"]
-    [output, other] = (one.text for one in generation.generate(pair_run, sources))
+    search = {"beam_width": 4, "length_penalty": 10.0}  # for outputs that are not empty
+    [output, other] = (one.text for one in generation.generate(pair_run, sources, **search))
     rows = [Pair(sources[0], "zzz"), Pair(sources[1], other + "q"), Pair(sources[0], output), Pair(sources[0], "yy")]
     assert output and output not in ("zzz", "yy")
-    found = evaluation.evaluate(pair_run, [written(tmp_path / "other.tsv", rows)])
+    found = evaluation.evaluate(pair_run, [written(tmp_path / "other.tsv", rows)], **search)
     assert (found["split"], found["sources"], found["exact_match"]) == ("files", 2, 0.5)
     assert found["tokens"] == sum(len(row.target) + 1 for row in rows)  # the likelihood is of all four
     assert found["best"][0]["references"] == ["zzz", output, "yy"] and found["best"][0]["chrf"] == 100
@@ -551,8 +553,7 @@ def test_attention_and_samples_are_shown_each_epoch(pair_run, shared_run, read_e
 def test_the_alignment_of_a_pair(pair_run, shared_run):
     texts = text_model(pair_run, pair_run.model)
     weights, source, target = texts.alignment("one red bird", "orb")
-    assert source == ["one", " red", " bird", "<end>"] or source[-1] == "<end>" and source[1:3] == [" red", " bird"]
-    assert target == ["<unk>" if "o" not in pair_run.tokenizer.vocabulary else "o", "r", "b", "<end>"]
+    assert source == ["<unk>", " red", " bird", "<end>"] and target == ["<unk>", "r", "b", "<end>"]
     assert weights.shape == (4, 4)
     np.testing.assert_allclose(weights.sum(axis=1), np.ones(4), atol=1e-5)
     empty = texts.alignment("", "")
@@ -569,11 +570,10 @@ PAIR_PRESETS = [name for name in PRESETS if preset(name).reads_pairs and name no
 
 @pytest.mark.parametrize("name", PAIR_PRESETS)
 def test_a_preset_for_pairs_trains_for_an_epoch(name, pair_file, tmp_path, monkeypatch, eagerly):
-    config = small(preset(name))
+    # One batch an epoch, long enough for pinyin.
+    config = override(small(preset(name)), ["dataset.batch_size=12", "dataset.sequence_length=40"])
     if config.corpus.source == "files":
         config = override(config, [f"corpus.files={pair_file}"])
-    else:
-        config = override(config, ["corpus.pairs=12"])
     # Of a packaged corpus all of the validation pairs are kept: a few of them will do.
     monkeypatch.setattr(training, "prepare", lambda *args: prepare_few(config, *args))
     monkeypatch.setattr(training.monitoring, "shown_pairs", lambda split: [])
