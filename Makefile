@@ -12,7 +12,7 @@ run: .venv/ready
 test: .venv/ready-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 notebooks: .venv/ready-dev
 	$(BIN)/python notebooks/run.py $(wildcard notebooks/0*.py)

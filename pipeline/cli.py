@@ -116,12 +116,14 @@ def generate(options: argparse.Namespace) -> None:
         results = generation.generate(texts, prompts, n_best=options.samples, **given)
     else:
         results = generation.generate(texts, [prompt for prompt in prompts for _ in range(options.samples)], **given)
+    if not results:  # no lines on standard input
+        return
     if options.json:
         print("\n".join(json.dumps(result._asdict(), ensure_ascii=False) for result in results))
     elif texts.continues:  # texts may hold line ends: an empty line stands between them
         print("\n\n".join(result.prompt + result.text for result in results))
     else:  # line by line, as the sources came
-        print("\n".join(result.text for result in results))
+        print("\n".join(" ".join(result.text.splitlines()) for result in results))
 
 
 def evaluate(options: argparse.Namespace) -> None:

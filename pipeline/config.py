@@ -303,11 +303,12 @@ class SamplingConfig(Section):
     repetition_penalty: float = setting(1.0, "divides the logits of tokens seen already; 1: off", above=0.0)
     allow_unknown: bool = setting(False, "whether the unknown token may be generated")
     max_length_ratio: float = setting(
-        0.0, "pairs: most new tokens for each token of the source, and 10 more; 0: no such limit", minimum=0.0
+        0.0,
+        "pairs: most new tokens for each token of the source, and 10 more; 0: no such limit",
+        minimum=0.0,
+        maximum=float(LONGEST),
     )
-    prompts: tuple[str, ...] = setting(
-        ("",), "prompts, or sources, of the samples shown each epoch; with commas: a JSON list"
-    )
+    prompts: tuple[str, ...] = setting(("",), "prompts of the samples shown each epoch; with commas: a JSON list")
 
 
 @dataclass(frozen=True)

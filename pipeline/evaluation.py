@@ -36,7 +36,7 @@ from pipeline.dataset import (
     write_ids,
     write_pairs,
 )
-from pipeline.generation import generate
+from pipeline.generation import check_search, generate
 from pipeline.models import family
 from pipeline.run import Run
 from pipeline.tokenizer import HAN_RANGES, UNKNOWN, Tokenizer
@@ -159,6 +159,12 @@ def evaluate_pairs(
         RequestError: a file cannot be read, the corpus is another than in training, or nothing of it is set apart.
     """
     # 1. The pairs, one source with all of its references.  2. The likelihood of the references.  3. The outputs.
+    if target_files and not files:
+        raise RequestError("target_files (--target) are the targets of files (--data): name those as well.")
+    for name, value in {"examples": examples, "resamples": resamples}.items():
+        if value < 0:
+            raise RequestError(f"{name}={value} is not allowed: it must be at least 0.")
+    check_search(beam_width, length_penalty)
     if files:
         split, pairs = "files", pair_corpora.read_split(run.config.corpus, files, target_files)
     else:

@@ -83,7 +83,7 @@ def generate(
     texts = source if isinstance(source, Texts) else open_texts(source, no_repeat_ngram)
     values = texts.settings | {name: value for name, value in given.items() if value is not None}
     settings = SamplingConfig(**values)  # checks the ranges
-    _require("beam_width", beam_width, BEAMS)
+    check_search(beam_width, length_penalty)
     _require("no_repeat_ngram", no_repeat_ngram, LONGEST)
     _require("seed", seed, 2**62)
     if not 1 <= n_best <= max(1, beam_width):
@@ -91,8 +91,6 @@ def generate(
             f"n_best={n_best} is not allowed with beam_width={beam_width}: a search with so many beams finds at most "
             f"{max(1, beam_width)} texts. Set a larger beam_width, up to {BEAMS}."
         )
-    if not math.isfinite(length_penalty):
-        raise RequestError(f"length_penalty={length_penalty} is not a finite number.")
     results = []
     for first in range(0, len(prompts), ROWS_AT_A_TIME):
         part = list(prompts[first : first + ROWS_AT_A_TIME])
@@ -101,6 +99,13 @@ def generate(
         else:
             results += _sampled(texts, part, settings, seed + first)
     return results
+
+
+def check_search(beam_width: int, length_penalty: float) -> None:
+    """Refuses settings of a beam search that are not allowed."""
+    _require("beam_width", beam_width, BEAMS)
+    if not math.isfinite(length_penalty):
+        raise RequestError(f"length_penalty={length_penalty} is not a finite number.")
 
 
 def _require(name: str, value: int, most: int) -> None:

@@ -61,11 +61,11 @@ def test_samples_of_every_prompt_are_shown_each_epoch(tiny_run, read_events):
 
 def test_each_line_of_a_sample_is_shown_as_it_is(tiny_run, tmp_path, read_events, monkeypatch):
     # Markdown takes a line for code only if that line is indented.
-    monkeypatch.setattr(Monitor, "_samples", lambda self, run, model: ["one\n*two*\n", "他说"])
+    monkeypatch.setattr(Monitor, "_texts", lambda self, run, model, prompts: [" one\n*two*\n", "他说", ""])
     with Monitor(tmp_path) as monitor:
         monitor.epoch(tiny_run, tiny_run.model, {"step": 1})
     [(_, texts)] = by_tag(read_events(tmp_path))["samples"]
-    assert [text.decode() for text in texts] == ["    one\n    *two*\n    ", "    他说"]
+    assert [text.decode() for text in texts] == ["    the one\n    *two*\n    ", "    我喜歡他说", "    "]
 
 
 def test_a_run_without_prompts_has_no_samples(tiny_run, tmp_path, read_events):
