@@ -39,15 +39,11 @@ from pipeline.dataset import (
 from pipeline.generation import check_search, generate
 from pipeline.models import family
 from pipeline.run import Run
-from pipeline.tokenizer import HAN_RANGES, UNKNOWN, Tokenizer
+from pipeline.tokenizer import UNKNOWN, Tokenizer
 
 SUMMARY_RATIO = 2.0  # sources that are so many times as long as their targets have summaries for targets
 TOKENS_PER_STRAND = 250_000  # a text up to this long is read in one strand, from beginning to end
-HAN = re.compile(  # Chinese characters in a row
-    "["
-    + "".join(f"{chr(int(first, 16))}-{chr(int(last, 16))}" for first, last in re.findall(r"(\w+)-(\w+)", HAN_RANGES))
-    + "]+"
-)
+HAN = re.compile(f"[{metrics.HAN}]+")  # Chinese characters in a row
 POEM_TOKENS = 500  # documents that are longer on average are no poems
 BLOCK = 1 << 20  # ids that are looked at together; about 50 bytes of memory each
 

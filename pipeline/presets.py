@@ -153,7 +153,7 @@ def reverse() -> RunConfig:
     """Random letters → the same letters from right to left: a task that a correct model must solve."""
     return RunConfig(
         name="reverse",
-        corpus=CorpusConfig(source="reverse"),
+        corpus=CorpusConfig(source="reverse", pairs=60_000),
         tokenizer=TokenizerConfig(level="character", shared=True),
         dataset=DatasetConfig(batches="pairs", batch_size=64, source_length=24, sequence_length=24),
         model=Seq2SeqConfig(cell="gru", embedding_dim=64, units=128, attention="dot"),

@@ -29,6 +29,13 @@ SMALL = {
 SETTINGS = ["corpus.source=hsk", "corpus.documents=line", "dataset.windows=128", "training.epochs=2", "model.units=8"]
 LAGS, MEMORY_STEPS, SECONDS = [4, 8], 5, 0.2
 """,
+    "02_sequence_to_sequence": """
+DATES = ["corpus.pairs=256", "training.epochs=1", "dataset.batch_size=256"]
+REVERSE = [*DATES, "model.units=8"]
+TRANSLATION = [*REVERSE, "model.embedding_dim=8"]
+ARRAY_PAIRS, LATENT_DIM, FIT_EPOCHS = 64, 8, 1
+SEARCHED, DRAWS = 8, 8
+""",
     "03_lstm_step_by_step": """
 SETTINGS = ["corpus.source=hsk", "model.embedding_dim=8", "model.units=8", "dataset.batch_size=64"]
 NEW_TOKENS, GRADIENT_BATCHES = 12, 3
