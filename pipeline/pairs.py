@@ -60,7 +60,7 @@ def load(config: CorpusConfig) -> Corpus:
         RequestError: there is no such corpus or file, or it cannot be read or divided as asked.
 
     >>> next(iter(load(CorpusConfig(source="reverse")).test))
-    Pair(source='svwwfieidlev', target='veldieifwwvs')
+    Pair(source='oquliyeforkv', target='vkrofeyiluqo')
     """
     if config.source == "files":
         return _files(config)

@@ -14,6 +14,7 @@ import unicodedata
 from collections import Counter
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from pipeline import corpus, files, pair_sources, pairs
@@ -350,9 +351,18 @@ def test_reversals_and_sums_are_right():
     assert len(questions) == 53_000  # so "a+b" and "b+a" never stand on two sides
 
 
+def test_the_parts_of_made_pairs_are_alike():
+    """Rare ones, such as sums of short numbers, are not all taken by the part that is drawn first."""
+    loaded = pairs.load(CorpusConfig(source="addition"))
+    shares = [
+        np.mean([len(pair.source) < 6 for pair in part]) for part in (loaded.training, loaded.validation, loaded.test)
+    ]
+    assert max(shares) - min(shares) < 0.04
+
+
 def test_made_pairs_can_be_swapped_where_each_then_has_one_answer():
     loaded = pairs.load(CorpusConfig(source="reverse", swap=True, pairs=100))
-    assert list(loaded.test)[0] == ("veldieifwwvs", "svwwfieidlev")
+    assert ("vkrofeyiluqo", "oquliyeforkv") in loaded.test  # the other way about in the documentation's example
     dates = pairs.load(CorpusConfig(source="dates", swap=True, pairs=5_000))
     assert_apart(dates)
     assert len({pair.source for pair in dates.training}) == 5_000
