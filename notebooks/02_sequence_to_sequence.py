@@ -74,7 +74,7 @@ tf.get_logger().setLevel("ERROR")  # several networks in one process: TensorFlow
 # some minutes on two cores. It writes into a temporary folder only.
 
 # %% tags=["parameters"]
-DATES = ["corpus.pairs=10000", "training.epochs=4"]  # for all networks that read dates
+DATES = ["corpus.pairs=12000", "training.epochs=4"]  # for all networks that read dates
 REVERSE = ["corpus.pairs=8000", "training.epochs=5"]
 TRANSLATION = ["training.epochs=12"]
 ARRAY_PAIRS, LATENT_DIM, FIT_EPOCHS = 4000, 256, 2  # of the network as the documents write it
