@@ -30,9 +30,9 @@ SETTINGS = ["corpus.source=hsk", "corpus.documents=line", "dataset.windows=128",
 LAGS, MEMORY_STEPS, SECONDS = [4, 8], 5, 0.2
 """,
     "02_sequence_to_sequence": """
-DATES = ["corpus.pairs=256", "training.epochs=1", "dataset.batch_size=256"]
+DATES = ["corpus.pairs=256", "training.epochs=1", "dataset.batch_size=1000"]
 REVERSE = [*DATES, "model.units=8"]
-TRANSLATION = [*REVERSE, "model.embedding_dim=8"]
+TRANSLATION = [*REVERSE, "model.embedding_dim=8", "dataset.batch_size=256"]
 ARRAY_PAIRS, LATENT_DIM, FIT_EPOCHS = 64, 8, 1
 SEARCHED, DRAWS = 8, 8
 """,
