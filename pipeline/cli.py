@@ -273,7 +273,8 @@ def _start_tensorflow() -> None:
     try:
         import tensorflow as tf
 
-        tf.config.list_logical_devices()
+        if "TF_CONFIG" not in os.environ:  # a cluster must be joined before there are devices
+            tf.config.list_logical_devices()
     finally:
         os.dup2(kept, 2)
         os.close(kept)

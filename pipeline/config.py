@@ -286,6 +286,12 @@ class TrainingConfig(Section):
     final_share: float = setting(0.0, "schedule=cosine: share of the rate left at the end", minimum=0.0, maximum=1.0)
     patience: int = setting(0, "epochs without a better validation loss before training stops; 0: never", minimum=0)
     precision: str = setting("float32", "Keras' dtype policy", choices=("float32", "mixed_float16", "mixed_bfloat16"))
+    devices: str = setting(
+        "auto",
+        "one, all of this machine, the cluster of TF_CONFIG, a tpu; auto: the cluster if there is one, else all GPUs",
+        choices=("auto", "one", "all", "cluster", "tpu"),
+    )
+    tensor_float_32: bool = setting(True, "float32 products in TF32, ten bits of fraction, on GPUs that have it")
     seed: int = setting(
         1, "one seed for everything: weights, dropout, the order of the data", minimum=0, maximum=2**32 - 1
     )

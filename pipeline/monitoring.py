@@ -30,13 +30,17 @@ class Monitor:
     it that every step is shown once, wherever the run was killed.
 
     Args:
-        folder: the run's `logs` folder.
+        folder: the run's `logs` folder; None: nothing is written, as on all machines of a cluster but the chief.
         pairs: of a run on pairs, those whose translations and attention are shown.
     """
 
-    def __init__(self, folder: Path, pairs: Sequence[Pair] = ()):
+    def __init__(self, folder: Path | None, pairs: Sequence[Pair] = ()):
         self.folder, self.pairs = folder, pairs
-        self.writer = tf.summary.create_file_writer(str(folder), max_queue=NEVER, flush_millis=NEVER)
+        self.writer = (
+            tf.summary.create_file_writer(str(folder), max_queue=NEVER, flush_millis=NEVER)
+            if folder
+            else tf.summary.create_noop_writer()
+        )
         self._sampler = None
 
     def __enter__(self) -> Monitor:
@@ -66,6 +70,8 @@ class Monitor:
             model: as it is now.
             row: the epoch's row of the history.
         """
+        if self.folder is None:
+            return
         names = {"validation_nats_per_token": "loss", "validation_perplexity": "perplexity"}
         self.scalars(row["step"], {f"validation/{short}": row[name] for name, short in names.items() if name in row})
         if self.pairs:

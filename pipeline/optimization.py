@@ -9,34 +9,47 @@ import keras
 import tensorflow as tf
 
 from pipeline.config import TrainingConfig
+from pipeline.devices import Devices, open_devices
 
 
-def make_step(model: keras.Model, family, optimizer: keras.optimizers.Optimizer, settings: TrainingConfig) -> Callable:
+def make_step(
+    model: keras.Model,
+    family,
+    optimizer: keras.optimizers.Optimizer,
+    settings: TrainingConfig,
+    devices: Devices | None = None,
+) -> Callable:
     """Compiles the training step: (batch, state, learning rate) → (metrics, state).
 
-    The state goes in and comes out as a value. Nothing else is carried from step to step but the variables of the
-    model and of the optimizer.
+    The state goes in and comes out as a value, of several devices as one for each. Nothing else is carried from step
+    to step but the variables of the model and of the optimizer.
     """
+    devices = devices or open_devices("one")
     variables = model.trainable_variables
     options = {"label_smoothing": settings.label_smoothing} if settings.label_smoothing else {}
 
-    @tf.function(reduce_retracing=True)
-    def step(batch, state, rate):
-        optimizer.learning_rate.assign(rate)
+    def replica_step(batch, state):
+        batch = devices.own_rows(batch)
+        rows = tf.cast(tf.shape(batch[2])[0] * devices.replicas, tf.float32)
+        tokens = devices.sum(tf.reduce_sum(batch[2]))
         with tf.GradientTape() as tape:
             nats, state = family.loss(model, batch, state, training=True, **options)
-            tokens = tf.reduce_sum(batch[2])
-            rows = tf.cast(tf.shape(batch[2])[0], tf.float32)
             total = tf.reduce_sum(nats)
             objective = total / (tf.maximum(tokens, 1.0) if settings.loss_reduction == "token" else rows)
             scaled = optimizer.scale_loss(objective)
-        gradients = [_sum_repeated_rows(gradient) for gradient in tape.gradient(scaled, variables)]
+        gradients = [_sum_repeated_rows(gradient) for gradient in devices.sum(tape.gradient(scaled, variables))]
         scale = optimizer.scale_loss(1.0)
         norm = tf.linalg.global_norm(gradients)
         if settings.clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, settings.clip_norm * scale, use_norm=norm)
         optimizer.apply(gradients, variables)
-        return {"nats": total, "tokens": tokens, "gradient_norm": norm / scale}, state
+        return {"nats": devices.sum(total), "tokens": tokens, "gradient_norm": norm / scale}, state
+
+    @tf.function(reduce_retracing=True)
+    def step(batch, state, rate):
+        optimizer.learning_rate.assign(rate)
+        metrics, state = devices.run(replica_step, batch, state)
+        return devices.first(metrics), state
 
     return step
 
@@ -49,6 +62,8 @@ def build_optimizer(settings: TrainingConfig) -> keras.optimizers.Optimizer:
         optimizer = keras.optimizers.RMSprop(settings.learning_rate, momentum=settings.momentum)
     else:
         optimizer = keras.optimizers.SGD(settings.learning_rate, momentum=settings.momentum)
+    # The step has added up the replicas' gradients already, for it clips the sum.
+    optimizer._all_reduce_sum_gradients = lambda gradients: gradients
     return keras.optimizers.LossScaleOptimizer(optimizer) if settings.precision == "mixed_float16" else optimizer
 
 

@@ -33,6 +33,7 @@ from pipeline import tokenizer as tokenizers
 from pipeline.checkpoints import Checkpoints, TrainingError, put_in_place
 from pipeline.config import RequestError, RunConfig, TrainingConfig, difference
 from pipeline.dataset import PairFile, TokenFile, open_corpus, prepare, to_dataset, training_batches
+from pipeline.devices import Devices, open_devices
 from pipeline.models import family
 from pipeline.optimization import build_optimizer, learning_rate, make_step
 from pipeline.pairs import Pair
@@ -41,7 +42,11 @@ from pipeline.tokenizer import Tokenizer
 
 STEPS_PER_LOG = 20
 FEW_STEPS = 1000
-MAY_CHANGE = ("training.epochs", "training.checkpoint_seconds")  # between one start of a run and the next
+MAY_CHANGE = (
+    "training.epochs",
+    "training.checkpoint_seconds",
+    "training.devices",
+)  # between one start of a run and the next
 
 
 class Interrupted(RuntimeError):
@@ -91,16 +96,19 @@ def train(
         Interrupted: SIGINT or SIGTERM came; a checkpoint was written.
     """
     # 1. The text and the tokenizer.  2. The run's folder, new or checked.  3. The model.  4. The loop.
+    devices = open_devices(config.training.devices)
+    devices.check(config.dataset.batch_size)
     folder = runs.folder_of(config.name, directory)
     corpus = open_corpus(config)  # first: a text that cannot be read leaves no folder behind
-    with _only_one(folder):
-        run = _open_or_create(folder, config, corpus)
-        splits = prepare(corpus, config.corpus, run.tokenizer, run.digest, cache, run.source_tokenizer)
+    with _only_one(folder) if devices.is_chief else contextlib.nullcontext():
+        with devices.chief_first():
+            run = _open_or_create(folder, config, corpus, devices.is_chief)
+            splits = prepare(corpus, config.corpus, run.tokenizer, run.digest, cache, run.source_tokenizer)
         _say(_describe(splits, run))
         if left_out := getattr(corpus.training, "left_out", 0):
             _say(f"{left_out:,} training pairs are left out: their source is in the validation or the test text.")
         shown = monitoring.shown_pairs(corpus.validation) if config.reads_pairs else ()
-        trainer = Trainer(run, splits["training"], splits["validation"], callbacks, shown)
+        trainer = Trainer(run, splits["training"], splits["validation"], callbacks, shown, devices)
         trainer.restore()
         _say(trainer.outlook())
         trainer.run_epochs()
@@ -117,22 +125,28 @@ class Trainer:
         validation: TokenFile | PairFile,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         shown_pairs: Sequence[Pair] = (),
+        devices: Devices | None = None,
     ):
         self.run, self.config, self.validation, self.shown_pairs = run, run.config, validation, shown_pairs
+        self.devices = devices or open_devices("one")
         self.family = family(run.config.model)
         settings = run.config.training
         # The tokenizer is built before, and survives this (see tokenizer.py).
         keras.utils.set_random_seed(settings.seed)
-        self.model = run.new_model(settings.precision)
-        self.optimizer = build_optimizer(settings)
-        self.optimizer.build(self.model.trainable_variables)
+        tf.config.experimental.enable_tensor_float_32_execution(settings.tensor_float_32)
+        with self.devices.scope():
+            self.model = run.new_model(settings.precision)
+            self.optimizer = build_optimizer(settings)
+            self.optimizer.build(self.model.trainable_variables)
         self.batches = training_batches(training, run.config.dataset, settings.seed)
         if self.batches.too_long:
             _say(_left_out(self.batches.too_long, run.config))
-        self.state = self.zeros = self.family.initial_state(self.model, run.config.dataset.batch_size)
+        self.state = self.zeros = self.devices.share_out(
+            self.family.initial_state(self.model, run.config.dataset.batch_size)
+        )
         self.model.stop_training = False  # callbacks may set it, as under `fit`
         self.progress = Progress()
-        self.step_function = make_step(self.model, self.family, self.optimizer, settings)
+        self.step_function = make_step(self.model, self.family, self.optimizer, settings, self.devices)
         self.score_function = evaluation.score_function(self.model, run.config.model)
         self.callbacks = keras.callbacks.CallbackList(
             list(callbacks), model=self.model, verbose=0, epochs=settings.epochs, steps=self.batches.steps
@@ -157,7 +171,8 @@ class Trainer:
 
     def variables(self) -> list[tf.Variable]:
         """Everything that a step changes: weights, dropout seeds, optimizer, loss scale, recurrent state."""
-        self.state_variables = [tf.Variable(value, trainable=False) for value in tf.nest.flatten(self.state)]
+        state = tf.nest.flatten(self.devices.gather(self.state))
+        self.state_variables = [tf.Variable(value, trainable=False) for value in state]
         return [v.value for v in (*self.model.variables, *self.optimizer.variables)] + self.state_variables
 
     def restore(self) -> None:
@@ -165,22 +180,28 @@ class Trainer:
         content = self.checkpoints.read(self.variables())
         if content is not None:
             self.progress = Progress(**content)
-            self.state = tf.nest.pack_sequence_as(self.state, [tf.identity(v) for v in self.state_variables])
+            state = [tf.identity(variable) for variable in self.state_variables]
+            self.state = self.devices.share_out(tf.nest.pack_sequence_as(self.zeros, state))
             finished = self.progress.epoch >= self.config.training.epochs or self._exhausted()
             where = "all epochs are done" if finished else f"epoch {self.progress.epoch + 1}"
             _say(f"Resumed at step {self.progress.step:,} ({where}).")
+        self.devices.part_ways(self.model)
 
     def save(self) -> None:
         """Writes what TensorBoard shows, then a checkpoint: what is shown beyond one is taken back by a resume."""
-        self.monitor.flush()
-        self.checkpoints.write(self.progress.step, self.variables(), dataclasses.asdict(self.progress))
+        variables = self.variables()  # all machines take part
+        if self.devices.is_chief:
+            self.monitor.flush()
+            self.checkpoints.write(self.progress.step, variables, dataclasses.asdict(self.progress))
+        self.checkpoints.written = time.monotonic()
 
     # === Loop ===
 
     def run_epochs(self) -> None:
         """Trains until the last epoch, or until validation no longer gets better."""
-        logs = self.run.folder / "logs"
-        monitoring.forget(logs, self.progress.step)
+        logs = self.run.folder / "logs" if self.devices.is_chief else None
+        if logs:
+            monitoring.forget(logs, self.progress.step)
         with monitoring.Monitor(logs, self.shown_pairs) as self.monitor, _signals() as self.signal:
             self.callbacks.on_train_begin()
             while self.progress.epoch < self.config.training.epochs and not self._exhausted():
@@ -191,7 +212,8 @@ class Trainer:
 
     def _exhausted(self) -> bool:
         patience = self.config.training.patience
-        return bool(patience and self.progress.stale >= patience) or self.model.stop_training
+        stopped = self.devices.any(bool(self.model.stop_training))
+        return bool(patience and self.progress.stale >= patience) or stopped
 
     def _run_steps(self) -> None:
         """The steps of one epoch from where it stands: batch → step → now and then a log, a checkpoint."""
@@ -204,17 +226,20 @@ class Trainer:
                 rate = learning_rate(settings, progress.step, self.batches.steps)
                 pending.append(self._step(batch, rate))
                 last = progress.index == self.batches.steps
-                due = time.monotonic() - self.checkpoints.written >= settings.checkpoint_seconds
-                # Behind the last step the epoch's end writes everything.
-                leaving = bool(self.signal) and not last
-                saving = leaving or (due and not last)
-                if progress.index % STEPS_PER_LOG == 0 or last or saving:
+                logging = progress.index % STEPS_PER_LOG == 0 or last
+                saving = leaving = False
+                # Behind the last step the epoch's end writes everything. Machines ask each other now and then only.
+                if not last and (logging or self.devices.machines == 1):
+                    due = time.monotonic() - self.checkpoints.written >= settings.checkpoint_seconds
+                    leaving = self.devices.any(bool(self.signal))
+                    saving = self.devices.any(due) or leaving
+                if logging or saving:
                     self._log(pending, rate, clock, bar)
                     pending = []
                 if saving:
                     self.save()
                 if leaving:
-                    raise Interrupted(self.signal[0], progress.step)
+                    raise Interrupted(next(iter(self.signal), signal.SIGTERM), progress.step)
 
     def _step(self, batch, rate: float) -> dict[str, tf.Tensor]:
         """One step: weights, recurrent state and position move on."""
@@ -266,7 +291,7 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         """Validation, weights, history, samples, checkpoint: in this order, each repeated alike if it is cut short."""
-        progress, folder = self.progress, self.run.folder
+        progress = self.progress
         row = {
             "epoch": progress.epoch + 1,
             "step": progress.step,
@@ -281,17 +306,22 @@ class Trainer:
         better = progress.best is None or criterion < progress.best
         progress.best, progress.stale = (criterion, 0) if better else (progress.best, progress.stale + 1)
         progress.history.append(row)
-        _save_weights(self.model, folder / "latest.weights.h5")
-        if better:
-            shutil.copyfile(folder / "latest.weights.h5", folder / "best.aside")
-            put_in_place(folder / "best.aside", folder / "best.weights.h5")
-        write_json(folder / "history.json", progress.history)
+        if self.devices.is_chief:
+            self._write_epoch(better)
         self.monitor.epoch(self.run, self.model, row)
         self.callbacks.on_epoch_end(progress.epoch, row | {"val_loss": criterion})  # Keras' name for it
         progress.epoch, progress.index = progress.epoch + 1, 0
         progress.nats = progress.tokens = progress.seconds = 0.0
         self.save()
         _say(_summary(row, better, self.config.training.epochs))
+
+    def _write_epoch(self, better: bool) -> None:
+        folder = self.run.folder
+        _save_weights(self.model, folder / "latest.weights.h5")
+        if better:
+            shutil.copyfile(folder / "latest.weights.h5", folder / "best.aside")
+            put_in_place(folder / "best.aside", folder / "best.weights.h5")
+        write_json(folder / "history.json", self.progress.history)
 
     def _validate(self) -> dict[str, float]:
         if self.validation.tokens == 0:
@@ -327,9 +357,10 @@ class Clock:
         return seconds, waited
 
 
-def _open_or_create(folder: Path, config: RunConfig, corpus: corpora.Corpus) -> Run:
+def _open_or_create(folder: Path, config: RunConfig, corpus: corpora.Corpus, is_chief: bool) -> Run:
     """Returns the folder's run if it has the same settings and text, a new one if none has learnt anything yet."""
-    if not (folder / "best.weights.h5").exists() and not Checkpoints(folder / "checkpoints").all():
+    is_blank = not (folder / "best.weights.h5").exists() and not Checkpoints(folder / "checkpoints").all()
+    if is_blank and is_chief:
         # A run that was refused for its settings after its folder was made may begin anew with better ones.
         return runs.create(folder, config, *_build_tokenizers(config, corpus))
     run = runs.load(folder)
@@ -345,7 +376,8 @@ def _open_or_create(folder: Path, config: RunConfig, corpus: corpora.Corpus) -> 
             f"{folder} holds a run with other settings: {'; '.join(changed)}. "
             "Choose another name with --name, or delete the folder."
         )
-    write_json(folder / "config.json", {"config": runs.to_json(config), "facts": run.facts})
+    if is_chief:
+        write_json(folder / "config.json", {"config": runs.to_json(config), "facts": run.facts})
     return Run(folder, config, run.facts)
 
 

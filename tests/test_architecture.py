@@ -23,7 +23,7 @@ GROUPS = [
     ["run", "memory"],
     ["text_model", "metrics", "plots"],
     ["generation"],
-    ["evaluation", "monitoring"],
+    ["evaluation", "monitoring", "devices"],
     ["optimization"],
     ["training", "serving"],
     ["demo", "benchmark"],
