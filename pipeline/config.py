@@ -151,6 +151,14 @@ class LanguageModelConfig(Section):
     num_layers: int = setting(1, "recurrent layers", minimum=1)
     dropout: float = setting(0.0, "share dropped on the non-recurrent connections", minimum=0.0, maximum=0.95)
     tie_embeddings: bool = setting(False, "the output layer uses the embedding's matrix")
+    softmax: str = setting(
+        "full",
+        "full, or adaptive (Grave et al. 2017): faster with tens of thousands of tokens",
+        choices=("full", "adaptive"),
+    )
+    cutoffs: tuple[int, ...] = setting(
+        (), "softmax=adaptive: ids at which the classes of rare tokens begin; empty: an eighth and three eighths of all"
+    )
     uniform_range: float = setting(0.0, "weights start uniform in ± this; 0: Keras' own initializers", minimum=0.0)
     embedding_stddev: float = setting(
         0.0, "embeddings start normal with this standard deviation; 0: as the other weights", minimum=0.0
@@ -162,6 +170,11 @@ class LanguageModelConfig(Section):
             raise RequestError(
                 f"model.tie_embeddings=True with embedding_dim={self.embedding_dim} and units={self.units}: a shared "
                 f"matrix needs both to be equal. Set model.embedding_dim={self.units} or model.tie_embeddings=false."
+            )
+        if self.cutoffs and (self.softmax != "adaptive" or not _rises(self.cutoffs)):
+            raise RequestError(
+                f"model.cutoffs={','.join(map(str, self.cutoffs))} is not allowed with model.softmax={self.softmax}: "
+                "they must rise from 1 on, as in model.cutoffs=2000,10000, and belong to model.softmax=adaptive."
             )
 
 
@@ -351,6 +364,11 @@ class RunConfig(Section):
                 f"training.label_smoothing={self.training.label_smoothing} does not suit model.family={family}, which "
                 "has the document's own loss: set training.label_smoothing=0."
             )
+        if self.training.label_smoothing and getattr(self.model, "softmax", "full") == "adaptive":
+            raise RequestError(
+                f"training.label_smoothing={self.training.label_smoothing} goes with model.softmax=full alone: the "
+                "adaptive softmax never sees all tokens at once. Set one of them back."
+            )
         if self.tokenizer.shared and self.tokenizer.source_level not in ("", self.tokenizer.level):
             raise RequestError(
                 f"tokenizer.shared=True with level={self.tokenizer.level} and source_level="
@@ -454,6 +472,11 @@ def difference(old: Section, new: Section, prefix: str = "") -> list[str]:
     return lines
 
 
+def _rises(numbers: tuple[int, ...]) -> bool:
+    """Whether numbers are above 0, and each above the one before."""
+    return all(before < after for before, after in zip((0, *numbers), numbers, strict=False))
+
+
 def _pair_settings(config: RunConfig) -> list[str]:
     """Returns those settings of a configuration, not at their defaults, that only pairs have a use for."""
     sections = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
@@ -503,7 +526,9 @@ def _parse(assignment: str, text: str, kind):
     if typing.get_origin(kind) is tuple and text.startswith("["):
         with contextlib.suppress(ValueError):
             return json.loads(text)
-    return tuple(part for part in text.split(",") if part) if typing.get_origin(kind) is tuple else text
+    if typing.get_origin(kind) is tuple:
+        return tuple(_parse(assignment, part, typing.get_args(kind)[0]) for part in text.split(",") if part)
+    return text
 
 
 def _as_type(name: str, value, kind):
@@ -511,9 +536,10 @@ def _as_type(name: str, value, kind):
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if typing.get_origin(kind) is tuple:
-        if isinstance(value, (list, tuple)) and all(isinstance(part, str) for part in value):
+        part_kind = typing.get_args(kind)[0]
+        if isinstance(value, (list, tuple)) and all(type(part) is part_kind for part in value):
             return tuple(value)
-        raise RequestError(f"{name} is {value!r}, but must be of type list of strings.")
+        raise RequestError(f"{name} is {value!r}, but must be of type list of {part_kind.__name__}.")
     if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
     raise RequestError(f"{name} is {value!r}, but must be of type {getattr(kind, '__name__', kind)}.")

@@ -1,11 +1,11 @@
-"""Faster LSTM and GRU layers for the CPU, one-hot inputs as a layer, and an output layer fused with its loss.
+"""Faster LSTM and GRU layers for the CPU, and one-hot inputs as a layer.
 
 `LSTM` and `GRU` are Keras' layers with the same arguments, weights and configurations; only the loop over the steps
 is another. Where Keras multiplies the input and the state by their kernels in every step, and adds up the kernels'
 gradients step by step, here one product projects the inputs of all steps, the loops hold one product a step, and the
 gradients of the kernels are one product each, behind the backward loop.
 
-Shape letters: B batch, T steps, E input features, U units, N rows, V vocabulary. Inside, time comes first: (T, B, U).
+Shape letters: B batch, T steps, E input features, U units, V vocabulary. Inside, time comes first: (T, B, U).
 """
 
 from __future__ import annotations
@@ -293,7 +293,7 @@ def _project(x, kernel, bias):
 
 def _projection_gradients(d_z, x, kernel):
     """The gradients of x W with respect to x (T, B, E) and W (E, Z), from that of the product (T, B, Z)."""
-    x, kernel = _first_order(x), _first_order(kernel)
+    x, kernel = first_order(x), first_order(kernel)
     d_x = tf.reshape(tf.matmul(_rows(d_z), kernel, transpose_b=True), tf.shape(x))
     return d_x, tf.matmul(_rows(x), _rows(d_z), transpose_a=True)
 
@@ -323,7 +323,7 @@ def _tanh_gradient(y, d_y):
     return tf.raw_ops.TanhGrad(y=y, dy=d_y)  # d_y · (1 − y²)
 
 
-def _first_order(x):
+def first_order(x):
     """x, from which no further derivative can be taken: without this, second derivatives would silently be wrong."""
     return tf.raw_ops.PreventGradient(input=x, message=FIRST_ORDER)
 
@@ -345,84 +345,3 @@ def _same_batch(x, states: list) -> list:
         tf.ensure_shape(x, [x.shape[0], batch_size, x.shape[2]]),
         *(tf.ensure_shape(state, [batch_size, state.shape[1]]) for state in states),
     ]
-
-
-# === Output layer and loss in one ===
-
-
-def linear_cross_entropy(x, kernel, bias, targets, transpose_kernel: bool = False, label_smoothing: float = 0.0):
-    """The negative log-likelihood of the targets under softmax(x W + b), without the logits' copies.
-
-    The usual chain of `Dense` and sparse cross-entropy holds logits, probabilities and gradients, each (N, V). Here
-    one such array lives at a time, and what the backward pass needs of it, the probabilities less one at each
-    target, overwrites the logits. First derivatives only.
-
-    Args:
-        x: (N, U) float32, float16 or bfloat16. The matrix products have this type; all else is float32.
-        kernel: (U, V), or (V, U) with `transpose_kernel`.
-        bias: (V,), or None.
-        targets: (N,) int32, from 0 to V − 1.
-        transpose_kernel: whether the kernel is an embedding's matrix (V, U), as in a model with tied embeddings.
-        label_smoothing: ε, the share of each target's probability that is spread evenly over all tokens (Szegedy et
-            al. 2016, section 7). With it the result is no likelihood any more.
-
-    Returns:
-        nats (N,) float32; float64 for float64.
-
-    >>> float(linear_cross_entropy(tf.zeros((1, 3)), tf.zeros((3, 4)), None, [2])[0]) == float(tf.math.log(4.0))
-    True
-    """
-    x = tf.convert_to_tensor(x)
-    kernel = tf.cast(kernel, x.dtype)
-    arguments = (x, kernel) if bias is None else (x, kernel, tf.cast(bias, x.dtype))
-    nats = _cross_entropy(tf.convert_to_tensor(targets), transpose_kernel)(*arguments)
-    if label_smoothing:
-        columns = kernel if transpose_kernel else tf.transpose(kernel)  # (V, U)
-        nats += label_smoothing * _above_average(x, columns, bias, targets, nats.dtype)
-    return nats
-
-
-def _above_average(x, columns, bias, targets, dtype):
-    """How far each target's logit lies above the mean of all logits: x (N, U), columns (V, U) → (N,).
-
-    The mean over all tokens v of −log p(v) is the target's own plus this: no second array of logits is needed.
-    """
-    distance = tf.gather(columns, targets) - tf.reduce_mean(columns, axis=0)  # (N, U)
-    above = tf.reduce_sum(tf.cast(x, dtype) * tf.cast(distance, dtype), axis=1)
-    return above if bias is None else above + tf.cast(tf.gather(bias, targets) - tf.reduce_mean(bias), dtype)
-
-
-def _cross_entropy(targets, transpose_kernel: bool) -> Callable:
-    """Returns the function x (N, U), W, b (V,) or nothing → nats (N,)."""
-
-    @tf.custom_gradient
-    def nats_of(x, kernel, *bias):
-        logits = tf.matmul(x, kernel, transpose_b=transpose_kernel)  # (N, V)
-        if bias:
-            logits = tf.nn.bias_add(logits, bias[0])
-        logits = tf.cast(logits, tf.float64 if x.dtype == tf.float64 else tf.float32)
-        chosen = tf.stack([tf.range(tf.shape(x)[0], dtype=targets.dtype), targets], axis=1)  # (N, 2)
-        shifted_target = tf.gather_nd(logits, chosen) - tf.reduce_max(logits, axis=1)  # (N,)
-        # What reads an array comes before what overwrites it, so that it can be overwritten.
-        with tf.control_dependencies([shifted_target]):
-            probabilities = tf.nn.softmax(logits)
-        # The likeliest token's probability is 1 / Σ exp(logit − peak).
-        nats = -tf.math.log(tf.reduce_max(probabilities, axis=1)) - shifted_target
-        with tf.control_dependencies([nats]):
-            d_logits = tf.tensor_scatter_nd_sub(probabilities, chosen, tf.ones_like(nats))  # (N, V)
-        d_logits = tf.cast(d_logits, x.dtype)
-
-        def gradient(d_nats):
-            scale = tf.cast(d_nats, x.dtype)[:, tf.newaxis]  # (N, 1)
-            d_x = scale * tf.matmul(d_logits, _first_order(kernel), transpose_b=not transpose_kernel)
-            scaled = _first_order(x) * scale  # (N, U)
-            if transpose_kernel:
-                d_kernel = tf.matmul(d_logits, scaled, transpose_a=True)  # (V, U)
-                return (d_x, d_kernel, *(tf.matmul(scale, d_logits, transpose_a=True)[0] for _ in bias))
-            # The bias is the weight of an input that is always 1: its gradient is one more row of the product.
-            rows = tf.matmul(tf.concat([scaled, *(scale for _ in bias)], axis=1), d_logits, transpose_a=True)
-            return (d_x, rows[: kernel.shape[0]], *(rows[-1] for _ in bias))
-
-        return nats, gradient
-
-    return nats_of

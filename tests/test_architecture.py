@@ -18,6 +18,7 @@ GROUPS = [
     ["pair_sources"],
     ["pairs"],
     ["tokenizer", "layers", "samplers", "gates"],
+    ["softmax"],
     ["decoding"],
     ["dataset", "models", "inspection"],
     ["run", "memory"],

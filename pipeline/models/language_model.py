@@ -1,6 +1,6 @@
 """A recurrent language model: the next token from all the ones before (Mikolov et al. 2010, section 2).
 
-    token ids → Embedding → LSTM, GRU or SimpleRNN, 1..L of them → Dense over the vocabulary
+    token ids → Embedding → LSTM, GRU or SimpleRNN, 1..L of them → Dense, or adaptive softmax, over the vocabulary
 
 Dropout stands on the non-recurrent connections alone (Zaremba et al. 2014, section 3.2). States travel as
 values, never inside a layer: `forward` takes them and returns them, for training with carried state
@@ -15,8 +15,9 @@ import keras
 import tensorflow as tf
 
 from pipeline import decoding, layers
-from pipeline.config import LanguageModelConfig
+from pipeline.config import LanguageModelConfig, RequestError
 from pipeline.decoding import Decoder
+from pipeline.softmax import AdaptiveSoftmax, linear_cross_entropy
 from pipeline.tokenizer import Tokenizer
 
 RECURRENT = {"lstm": layers.LSTM, "gru": layers.GRU, "rnn": keras.layers.SimpleRNN}
@@ -26,8 +27,8 @@ def build(config: LanguageModelConfig, vocabulary_size: int) -> keras.Model:
     """Builds the model: token ids (B, T) int32 → logits (B, T, V) float32.
 
     Args:
-        config: cell, sizes, dropout, whether the output layer shares the embedding's matrix.
-        vocabulary_size: kinds of tokens (V).
+        config: cell, sizes, dropout, the kind of output layer, whether it shares the embedding's matrix.
+        vocabulary_size: kinds of tokens (V), for the adaptive softmax sorted by frequency, as tokenizers sort them.
     """
     # === Layers ===
     embedding_class = keras.layers.ReversibleEmbedding if config.tie_embeddings else keras.layers.Embedding
@@ -44,12 +45,7 @@ def build(config: LanguageModelConfig, vocabulary_size: int) -> keras.Model:
         for i in range(config.num_layers)
     ]
     dropout = keras.layers.Dropout(config.dropout, name="dropout")
-    output = keras.layers.Dense(
-        vocabulary_size,
-        kernel_initializer=_initializer(config) or "glorot_uniform",
-        bias_initializer=_initializer(config) or "zeros",
-        name="output",
-    )
+    output = _output_layer(config, vocabulary_size, embedding)
 
     # === Functional Model ===
     token_ids = keras.Input((None,), dtype="int32", name="token_ids")  # (B, T)
@@ -58,7 +54,7 @@ def build(config: LanguageModelConfig, vocabulary_size: int) -> keras.Model:
         x = dropout(x)
         x, *_ = layer(x)  # (B, T, U)
     x = dropout(x)
-    x = embedding(x, reverse=True) if config.tie_embeddings else output(x)  # (B, T, V)
+    x = output(x) if output else embedding(x, reverse=True)  # (B, T, V)
     logits = keras.layers.Activation("linear", dtype="float32", name="logits")(x)
     return keras.Model(token_ids, logits, name="language_model")
 
@@ -93,7 +89,7 @@ def loss(model: keras.Model, batch, state, training: bool = False, label_smoothi
         state: what `initial_state` or an earlier call returned; a row that begins with the start token begins with
             zeros instead.
         training: whether dropout is on, and label smoothing.
-        label_smoothing: in training, as in `layers.linear_cross_entropy`.
+        label_smoothing: in training, as in `softmax.linear_cross_entropy`.
 
     Returns:
         nats (B,) float32, summed over a row's targets, and the state behind the last step.
@@ -102,15 +98,13 @@ def loss(model: keras.Model, batch, state, training: bool = False, label_smoothi
     begins = tf.equal(inputs[:, :1], Tokenizer.start_id)  # (B, 1)
     state = tf.nest.map_structure(lambda part: tf.where(begins, tf.zeros_like(part), part), state)
     x, state = _hidden(model, inputs, state, training)  # (B, T, U)
-    matrix, bias, is_transposed = _output_weights(model)
-    nats = layers.linear_cross_entropy(
-        tf.reshape(x, [-1, x.shape[-1]]),
-        matrix,
-        bias,
-        tf.reshape(targets, [-1]),
-        transpose_kernel=is_transposed,
-        label_smoothing=label_smoothing if training else 0.0,
-    )
+    rows, row_targets = tf.reshape(x, [-1, x.shape[-1]]), tf.reshape(targets, [-1])  # (B · T, U), (B · T,)
+    if _is_adaptive(model):
+        nats = model.get_layer("output").nats(rows, row_targets)
+    else:
+        smoothing = label_smoothing if training else 0.0
+        matrix, bias, is_transposed = _output_weights(model)
+        nats = linear_cross_entropy(rows, matrix, bias, row_targets, is_transposed, smoothing)
     return tf.reduce_sum(tf.reshape(nats, tf.shape(targets)) * weights, axis=1), state
 
 
@@ -120,7 +114,8 @@ def decoder(model: keras.Model) -> Decoder:
     def embed(model, token_ids):
         return model.get_layer("embedding")(token_ids)
 
-    return step_by_step(model, embed, _logits, least_rows=16 if _is_tied(model) else 2)
+    shares_matrix = isinstance(model.get_layer("embedding"), keras.layers.ReversibleEmbedding)
+    return step_by_step(model, embed, _logits, least_rows=16 if shares_matrix else 2)
 
 
 def step_by_step(model: keras.Model, embed: Callable, logits_of: Callable, least_rows: int = 2) -> Decoder:
@@ -168,10 +163,28 @@ def _hidden(model, token_ids, state, training=False):
     return dropout(x, training=training), tuple(new_state)
 
 
+def _output_layer(config: LanguageModelConfig, vocabulary_size: int, embedding) -> keras.layers.Layer | None:
+    """The layer over the vocabulary; None if that is the embedding itself, read backwards."""
+    initializers = {
+        "kernel_initializer": _initializer(config) or "glorot_uniform",
+        "bias_initializer": _initializer(config) or "zeros",
+    }
+    if config.softmax == "adaptive":
+        cutoffs = config.cutoffs or (max(1, vocabulary_size // 8), max(2, 3 * vocabulary_size // 8))
+        if cutoffs[-1] >= vocabulary_size:
+            raise RequestError(
+                f"model.cutoffs={','.join(map(str, cutoffs))} with a vocabulary of {vocabulary_size:,}: the last class "
+                "would be empty. Set smaller ones, or none: model.cutoffs= chooses them by the vocabulary's size."
+            )
+        shared = embedding if config.tie_embeddings else None
+        return AdaptiveSoftmax(vocabulary_size, cutoffs, embedding=shared, **initializers, name="output")
+    return None if config.tie_embeddings else keras.layers.Dense(vocabulary_size, **initializers, name="output")
+
+
 def _logits(model: keras.Model, x):
     """(…, U) → (…, V) float32, by the output layer or, if tied, the embedding's matrix."""
-    embedding = model.get_layer("embedding")
-    return model.get_layer("logits")(embedding(x, reverse=True) if _is_tied(model) else model.get_layer("output")(x))
+    x = model.get_layer("embedding")(x, reverse=True) if _is_tied(model) else model.get_layer("output")(x)
+    return model.get_layer("logits")(x)
 
 
 def _output_weights(model: keras.Model):
@@ -183,7 +196,12 @@ def _output_weights(model: keras.Model):
 
 
 def _is_tied(model: keras.Model) -> bool:
-    return isinstance(model.get_layer("embedding"), keras.layers.ReversibleEmbedding)
+    """Whether the output is the embedding itself."""
+    return all(layer.name != "output" for layer in model.layers)
+
+
+def _is_adaptive(model: keras.Model) -> bool:
+    return any(isinstance(layer, AdaptiveSoftmax) for layer in model.layers)
 
 
 def _initializer(config: LanguageModelConfig):

@@ -20,6 +20,7 @@ import tensorflow as tf
 from pipeline import layers
 from pipeline.config import Seq2SeqConfig
 from pipeline.decoding import Decoder
+from pipeline.softmax import linear_cross_entropy
 from pipeline.tokenizer import Tokenizer
 
 RECURRENT = {"lstm": layers.LSTM, "gru": layers.GRU}
@@ -130,7 +131,7 @@ def loss(model: keras.Model, batch, state=(), training: bool = False, label_smoo
         batch: inputs as of `forward`; targets (B, T) int32 and weights (B, T) float32, 0 where there is no target.
         state: (), as it comes.
         training: whether dropout is on, and label smoothing.
-        label_smoothing: in training, as in `layers.linear_cross_entropy`.
+        label_smoothing: in training, as in `softmax.linear_cross_entropy`.
 
     Returns:
         nats (B,) float32, summed over a row's targets, and ().
@@ -139,7 +140,7 @@ def loss(model: keras.Model, batch, state=(), training: bool = False, label_smoo
     features = keras.Model(model.inputs, model.get_layer("features").output)
     x = features(inputs, training=training)  # (B, T, U)
     matrix, bias, is_transposed = _output_weights(model)
-    nats = layers.linear_cross_entropy(
+    nats = linear_cross_entropy(
         tf.reshape(x, [-1, x.shape[-1]]),
         matrix,
         bias,
