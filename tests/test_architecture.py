@@ -25,7 +25,7 @@ GROUPS = [
     ["generation"],
     ["evaluation", "monitoring"],
     ["optimization"],
-    ["training", "serving"],
+    ["training", "serving", "sides"],
     ["demo", "benchmark"],
     ["presets"],
     ["cli"],
