@@ -158,6 +158,21 @@ def demo(options: argparse.Namespace) -> None:
     demo.run(config, options.directory)
 
 
+def benchmark(options: argparse.Namespace) -> None:
+    """Measures how fast the parts are, against the usual ways, and prints one JSON object a line."""
+    for name in options.parts:
+        if name not in BENCHMARK_PARTS:
+            raise RequestError(f"Unknown part {name!r}: {nearest(name, BENCHMARK_PARTS)}.")
+    _at_least_one("repeat", options.repeat)
+    if not 0 < options.megabytes < float("inf"):
+        raise RequestError(f"megabytes={options.megabytes} is not allowed: it must be above 0.")
+    _start_tensorflow()
+    from pipeline import benchmark
+
+    for line in benchmark.run(options.parts or BENCHMARK_PARTS, options.repeat, options.megabytes):
+        print(json.dumps(line, ensure_ascii=False), flush=True)
+
+
 # === Arguments ===
 
 
@@ -213,6 +228,16 @@ def _export_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--version", type=int, help="default: one more than the highest there is")
 
 
+def _benchmark_arguments(command: argparse.ArgumentParser) -> None:
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    parts = "".join(f"\n  {name:12}{text}" for name, text in BENCHMARK_PARTS.items())
+    command.epilog = f"parts:{parts}\n\ndocs/PERFORMANCE.md says how each is measured."
+    command.add_argument("parts", nargs="*", metavar="PART", help="what to measure (default: all)")
+    command.add_argument("--repeat", type=int, default=5, metavar="N", help="timed runs of each side (default: 5)")
+    text = "size of the text for ingest, in 10⁶ bytes, written to the temporary folder (default: 200)"
+    command.add_argument("--megabytes", type=float, default=200.0, metavar="MB", help=text)
+
+
 GENERATION_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
     "max_new_tokens": (int, f"most tokens for each prompt, up to {LONGEST}"),
     "temperature": (float, "0 takes the likeliest token"),
@@ -235,6 +260,16 @@ PAIR_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
     "resamples": (int, "bootstrap samples for intervals of BLEU and chrF (default: 0, no intervals)"),
 }
 
+BENCHMARK_PARTS = {
+    "peak": "the product of two large matrices: what the machine can do at most",
+    "train": "a training step, against keras.layers and, if it is installed, PyTorch",
+    "targets": "a target at every step, against document 000's one for each window",
+    "softmax": "the adaptive softmax, against the full one",
+    "precision": "mixed precision, against float32",
+    "generate": "texts, against a predict call per token and a loop in PyTorch",
+    "ingest": "the first pass over a large text: read, tokenize, write",
+}
+
 COMMANDS = {
     "presets": (list_presets, _preset_arguments, "list the named runs"),
     "inspect": (inspect, _inspect_arguments, "report what is in a text before anyone trains on it"),
@@ -242,6 +277,7 @@ COMMANDS = {
     "generate": (generate, _generate_arguments, "continue prompts with a run or an export"),
     "evaluate": (evaluate, _evaluate_arguments, "print a run's figures on held-out text, one JSON object"),
     "export": (export, _export_arguments, "write a run as a SavedModel: text in, text out"),
+    "benchmark": (benchmark, _benchmark_arguments, "measure how fast it is, against the usual ways of doing it"),
     "demo": (demo, _train_arguments, "train, export, generate in a fresh process, compare with a trigram model"),
 }
 

@@ -26,7 +26,7 @@ GROUPS = [
     ["generation"],
     ["evaluation", "monitoring", "devices"],
     ["optimization"],
-    ["training", "serving"],
+    ["training", "serving", "sides"],
     ["demo", "benchmark"],
     ["presets"],
     ["cli"],
