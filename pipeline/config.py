@@ -142,7 +142,7 @@ class LanguageModelConfig(Section):
     BATCHES = ("strands", "windows", "sentences")  # no fields: what a family can be trained on
     LAST_STEP = False  # whether it predicts the last step alone
     LIKELIHOOD = True  # whether its training loss is a likelihood, in nats a token
-    SMOOTHED = True  # whether that loss knows label smoothing
+    AS_WRITTEN = False  # whether it is a document's own network, with the document's own loss
 
     family: str = setting("language_model", "the model family", choices=("language_model",))
     cell: str = setting("lstm", "the recurrent layer", choices=("lstm", "gru", "rnn"))
@@ -184,7 +184,8 @@ class Seq2SeqConfig(Section):
 
     BATCHES = ("pairs",)
     LAST_STEP = False
-    LIKELIHOOD = SMOOTHED = True
+    LIKELIHOOD = True
+    AS_WRITTEN = False
 
     family: str = setting("seq2seq", "the model family", choices=("seq2seq",))
     cell: str = setting("lstm", "the recurrent layers", choices=("lstm", "gru"))
@@ -219,8 +220,7 @@ class Document000Config(Section):
     """Document 000: Embedding → two recurrent layers → Dense softmax on the last step."""
 
     BATCHES = ("windows",)
-    LAST_STEP = LIKELIHOOD = True
-    SMOOTHED = False
+    LAST_STEP = LIKELIHOOD = AS_WRITTEN = True
 
     family: str = setting("document_000", "the model family", choices=("document_000",))
     cell: str = setting("lstm", "the recurrent layer", choices=("lstm", "gru", "rnn"))
@@ -236,8 +236,8 @@ class Document001Config(Section):
     """Documents 001 and 002: one-hot → LSTM → its states → LSTM → Dense softmax, teacher forcing."""
 
     BATCHES = ("pairs",)
-    LIKELIHOOD = True
-    LAST_STEP = SMOOTHED = False
+    LIKELIHOOD = AS_WRITTEN = True
+    LAST_STEP = False
 
     family: str = setting("document_001", "the model family", choices=("document_001",))
     latent_dim: int = setting(256, "size of both LSTM layers (U)", minimum=1)
@@ -248,8 +248,7 @@ class Document003Config(Section):
     """Document 003: Embedding → LSTM layers, states in and out → Dense on the last step."""
 
     BATCHES = ("strands", "windows")
-    LAST_STEP = LIKELIHOOD = True
-    SMOOTHED = False
+    LAST_STEP = LIKELIHOOD = AS_WRITTEN = True
 
     family: str = setting("document_003", "the model family", choices=("document_003",))
     embedding_dim: int = setting(128, "size of a token's vector (E)", minimum=1)
@@ -262,8 +261,8 @@ class Document004Config(Section):
     """Document 004: one number a step → LSTM → Dense 1, sigmoid."""
 
     BATCHES = ("windows",)
-    LAST_STEP = True
-    LIKELIHOOD = SMOOTHED = False
+    LAST_STEP = AS_WRITTEN = True
+    LIKELIHOOD = False
 
     family: str = setting("document_004", "the model family", choices=("document_004",))
     units: int = setting(128, "size of the LSTM layer (U)", minimum=1)
@@ -359,7 +358,7 @@ class RunConfig(Section):
                 f"dataset.windows={dataset.windows} with dataset.batches={dataset.batches} is not allowed: only "
                 "windows are drawn. Set dataset.windows=0 or dataset.batches=windows."
             )
-        if self.training.label_smoothing and not self.model.SMOOTHED:
+        if self.training.label_smoothing and self.model.AS_WRITTEN:
             raise RequestError(
                 f"training.label_smoothing={self.training.label_smoothing} does not suit model.family={family}, which "
                 "has the document's own loss: set training.label_smoothing=0."

@@ -326,6 +326,7 @@ class Pairs:
     def batch(self, epoch: int, index: int) -> Batch:
         rows = self.order.rows(epoch, index)
         source_ids, _ = self.sources.padded(rows)  # (B, S)
+        source_ids[rows < 0, 0] = Tokenizer.end_id  # cuDNN takes no row that is masked as a whole
         target_ids, targets, weights = _teacher_forcing(self.targets, rows)
         return (source_ids, target_ids), targets, weights
 

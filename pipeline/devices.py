@@ -13,12 +13,15 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from pipeline.config import RequestError
+
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}  # processors with products in bfloat16
 
 Nested = Any  # a nested structure (tf.nest) of tensors whose first dimension is B
 SUM = tf.distribute.ReduceOp.SUM
@@ -60,6 +63,19 @@ class Devices:
                 f"dataset.batch_size={batch_size} cannot be shared by {self.replicas} devices: set "
                 f"dataset.batch_size={fewer}, or training.devices=one."
             )
+
+    def advice(self, precision: str) -> str:
+        """A remark on a precision that this machine has no arithmetic for; "" if there is none."""
+        has_bfloat16 = bool(BFLOAT16_FLAGS & set(_processor_flags()))
+        if (
+            precision == "float32"
+            or tf.config.list_logical_devices("GPU")
+            or isinstance(self.strategy, tf.distribute.TPUStrategy)
+        ):
+            return ""
+        if precision == "mixed_bfloat16" and has_bfloat16:
+            return ""
+        return f" Without a GPU {precision} is slower than float32 here: this processor has no such arithmetic."
 
     # === Inside a replica ===
 
@@ -141,6 +157,13 @@ class Devices:
         yield
         if self.is_chief:
             self.any(False)
+
+
+def _processor_flags() -> list[str]:
+    """What the processor can do, in Linux's words."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((line.split() for line in lines if line.startswith("flags")), [])
 
 
 @functools.cache  # a cluster is joined once

@@ -72,8 +72,9 @@ class Run:
     def new_model(self, precision: str = "float32") -> keras.Model:
         """Builds the run's network with fresh weights."""
         source = self.source_tokenizer
-        size = None if source is None else source.vocabulary_size
-        return build(self.config.model, self.tokenizer.vocabulary_size, precision, size)
+        source_size = None if source is None else source.vocabulary_size
+        size = self.facts.get("output_size", self.tokenizer.vocabulary_size)
+        return build(self.config.model, size, precision, source_size)
 
     @cached_property
     def model(self) -> keras.Model:
@@ -84,9 +85,7 @@ class Run:
                 f"{self.folder} has no weights yet: no epoch was finished. Start its train command again to go on."
             )
         model = self.new_model()
-        for layer in model._flatten_layers():
-            if hasattr(layer, "use_cudnn"):
-                layer.use_cudnn = False  # else what is exported on a machine with a GPU would need one
+        leave_cudnn_out(model)  # else what is exported on a machine with a GPU would need one
         try:
             model.load_weights(path)
         except (OSError, ValueError, KeyError) as error:
@@ -106,6 +105,13 @@ class Run:
         """One row an epoch, oldest first."""
         path = self.folder / "history.json"
         return json.loads(path.read_text("utf-8")) if path.exists() else []
+
+
+def leave_cudnn_out(model: keras.Model) -> None:
+    """Keeps a model's recurrent layers from NVIDIA's own implementation of them, on machines that have it."""
+    for layer in model._flatten_layers():
+        if hasattr(layer, "use_cudnn"):
+            layer.use_cudnn = False
 
 
 def folder_of(name: str, directory: str | os.PathLike) -> Path:
@@ -130,9 +136,10 @@ def create(
     facts = {"format": FORMAT, "corpus": checksum, "tokenizer": tokenizer.save(folder)}
     if source_tokenizer not in (None, tokenizer):
         facts["source_tokenizer"] = source_tokenizer.save(folder / SOURCE_FOLDER)
-    facts |= {
-        "versions": {name: metadata.version(name) for name in PACKAGES},
-    }
+    if config.training.precision == "mixed_float16" and not config.model.AS_WRITTEN:
+        # Matrices whose sizes are multiples of 8 suit a GPU's tensor cores best; no token has the last ids.
+        facts["output_size"] = -(-tokenizer.vocabulary_size // 8) * 8
+    facts["versions"] = {name: metadata.version(name) for name in PACKAGES}
     write_json(folder / "config.json", {"config": to_json(config), "facts": facts})
     return Run(folder, config, facts)
 

@@ -80,6 +80,7 @@ class TextModel:
         self.banned_ids = [tokenizer.padding_id, tokenizer.start_id]
         if not config.sampling.allow_unknown:
             self.banned_ids.append(tokenizer.unknown_id)
+        self.banned_ids += range(tokenizer.vocabulary_size, model.output.shape[-1])  # see `run.create`
 
     def signatures(self) -> dict[str, tuple[Callable[..., Signature], list[tf.TensorSpec]]]:
         """Returns each signature's function and inputs; every input and output has the same first dimension."""

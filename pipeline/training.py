@@ -110,7 +110,7 @@ def train(
         shown = monitoring.shown_pairs(corpus.validation) if config.reads_pairs else ()
         trainer = Trainer(run, splits["training"], splits["validation"], callbacks, shown, devices)
         trainer.restore()
-        _say(trainer.outlook())
+        _say(trainer.outlook() + devices.advice(config.training.precision))
         trainer.run_epochs()
     return Run(run.folder, run.config, run.facts)
 
@@ -138,6 +138,8 @@ class Trainer:
             self.model = run.new_model(settings.precision)
             self.optimizer = build_optimizer(settings)
             self.optimizer.build(self.model.trainable_variables)
+        if run.config.dataset.targets == "last":  # some rows begin behind padding, which cuDNN cannot leave out
+            runs.leave_cudnn_out(self.model)
         self.batches = training_batches(training, run.config.dataset, settings.seed)
         if self.batches.too_long:
             _say(_left_out(self.batches.too_long, run.config))

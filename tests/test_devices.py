@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
+from pipeline import devices
 from pipeline.checkpoints import Checkpoints
 from pipeline.config import RequestError
 from pipeline.devices import open_devices
@@ -179,6 +180,21 @@ def test_one_asks_all_to_stop(text_file, tmp_path):
     machines[1].send_signal(signal.SIGTERM)
     said = finished(*machines, status=128 + signal.SIGTERM)
     assert all("The same command goes on from there" in text for text in said)
+
+
+@pytest.mark.parametrize(
+    "precision, flags, said",
+    [
+        ("float32", [], ""),
+        ("mixed_bfloat16", ["avx2", "avx512_bf16"], ""),
+        ("mixed_bfloat16", ["avx2"], "mixed_bfloat16 is slower than float32 here"),
+        ("mixed_float16", ["avx512_bf16"], "mixed_float16 is slower than float32 here"),
+    ],
+)
+def test_advice_on_the_precision(precision, flags, said, monkeypatch):
+    monkeypatch.setattr(devices, "_processor_flags", lambda: flags)
+    advice = open_devices("one").advice(precision)
+    assert said in advice and bool(said) == bool(advice)
 
 
 def test_a_batch_that_cannot_be_shared(text_file, tmp_path):

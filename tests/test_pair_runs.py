@@ -135,11 +135,11 @@ def test_inputs_are_one_step_late_and_padding_has_no_weight(pair_run, split):
         assert np.array_equal(weights == 1, targets != 0) and set(np.unique(weights)) <= {0, 1}
         filled = weights.any(axis=1)
         rows += filled.sum()
-        assert (source_ids.any(axis=1) == filled).all() and len(filled) == 7
-        for ids in (source_ids, targets):
+        assert (source_ids[~filled, 0] == 3).all() and not source_ids[~filled, 1:].any() and len(filled) == 7
+        for ids in (source_ids[filled], targets[filled]):
             lengths = np.count_nonzero(ids, axis=1)
-            assert [row[length - 1] for row, length in zip(ids, lengths, strict=True) if length] == [3] * filled.sum()
-            assert lengths.max() == ids.shape[1] and np.ptp(lengths[filled]) <= 3  # of nearly one length
+            assert [row[length - 1] for row, length in zip(ids, lengths, strict=True)] == [3] * filled.sum()
+            assert lengths.max() == ids.shape[1] and np.ptp(lengths) <= 3  # of nearly one length
     assert rows == 48 and 48 % 7  # so a batch was filled up
 
 

@@ -127,6 +127,27 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
     assert json.loads(path.read_text("utf-8")) == {"text": "論語"}
 
 
+# === GPUs ===
+
+
+def test_sizes_that_suit_tensor_cores(train):
+    """In mixed_float16 the output layer is filled up to a multiple of 8; what no token has is never written."""
+    from pipeline import evaluation, generation
+
+    run = train("training.precision=mixed_float16", "training.epochs=1", name="half")
+    size, tokens = run.model.output.shape[-1], run.tokenizer.vocabulary_size
+    assert size % 8 == 0 and tokens <= size < tokens + 8
+    run.model.get_layer("output").bias.assign(np.where(np.arange(size) < tokens, 0, 100.0))
+    texts = generation.generate(run, ["", "the"], max_new_tokens=20, temperature=5)
+    assert all(text.tokens for text in texts)
+    assert np.isfinite(evaluation.evaluate(load(run.folder))["perplexity"])
+
+
+def test_other_precisions_keep_the_vocabulary(tiny_run):
+    assert tiny_run.model.output.shape[-1] == tiny_run.tokenizer.vocabulary_size
+    assert "output_size" not in tiny_run.facts
+
+
 # === Stock Keras ===
 
 
