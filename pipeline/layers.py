@@ -142,11 +142,11 @@ def _lstm(training, mask) -> Callable:
 
     @tf.custom_gradient
     def recurrence(x, hidden, cell, kernel, recurrent_kernel, bias):
-        projected = _project(x, kernel, bias)  # (T, B, 4U)
+        projected = _project(x, kernel, bias)
         transposed = tf.transpose(recurrent_kernel)  # (4U, U); once, not in every step
 
         def step(t, h, c):
-            z = tf.matmul(transposed, h) + tf.transpose(projected[t])  # (4U, B)
+            z = tf.matmul(transposed, h) + projected(t)  # (4U, B)
             i, f, g, o = tf.split(z, 4)
             i, f, g, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
             new_c = f * c + i * g
@@ -165,10 +165,10 @@ def _lstm(training, mask) -> Callable:
                 return (tf.matmul(recurrent_kernel, d_z), d_c * f), (d_z,)
 
             start = (tf.zeros_like(hidden), tf.ensure_shape(d_last_cell, cell.shape))
-            (d_hidden, d_cell), (d_z,) = _backward_loop(step, 1, mask, d_outputs, start)  # d_z: (T, B, 4U)
+            (d_hidden, d_cell), (d_z,) = _backward_loop(step, 1, mask, d_outputs, start)  # d_z: (4U, T · B)
             d_x, d_kernel = _projection_gradients(d_z, x, kernel)
             d_recurrent = _recurrent_gradient(d_z, outputs, hidden)
-            return d_x, d_hidden, d_cell, d_kernel, d_recurrent, _sum_steps(d_z)
+            return d_x, d_hidden, d_cell, d_kernel, d_recurrent, tf.reduce_sum(d_z, axis=1)
 
         return (outputs, last_cell), gradient
 
@@ -183,11 +183,11 @@ def _gru(training, mask) -> Callable:
 
     @tf.custom_gradient
     def recurrence(x, hidden, kernel, recurrent_kernel, bias):
-        projected = _project(x, kernel, bias[0])  # (T, B, 3U)
+        projected = _project(x, kernel, bias[0])
         transposed = tf.transpose(recurrent_kernel)  # (3U, U)
 
         def step(t, h):
-            x_z, x_r, x_n = tf.split(tf.transpose(projected[t]), 3)
+            x_z, x_r, x_n = tf.split(projected(t), 3)
             h_z, h_r, h_n = tf.split(tf.matmul(transposed, h) + bias[1][:, tf.newaxis], 3)
             z, r = tf.sigmoid(x_z + h_z), tf.sigmoid(x_r + h_r)
             n = tf.tanh(x_n + r * h_n)
@@ -206,10 +206,11 @@ def _gru(training, mask) -> Callable:
                 return (tf.matmul(recurrent_kernel, d_inner) + carried,), (d_inner, d_outer)
 
             start = (tf.zeros_like(hidden),)
-            (d_hidden,), (d_inner, d_outer) = _backward_loop(step, 2, mask, d_outputs, start)  # both (T, B, 3U)
+            (d_hidden,), (d_inner, d_outer) = _backward_loop(step, 2, mask, d_outputs, start)  # both (3U, T · B)
             d_x, d_kernel = _projection_gradients(d_outer, x, kernel)
             d_recurrent = _recurrent_gradient(d_inner, outputs, hidden)
-            return d_x, d_hidden, d_kernel, d_recurrent, tf.stack([_sum_steps(d_outer), _sum_steps(d_inner)])
+            d_bias = tf.stack([tf.reduce_sum(d_outer, axis=1), tf.reduce_sum(d_inner, axis=1)])
+            return d_x, d_hidden, d_kernel, d_recurrent, d_bias
 
         return outputs, gradient
 
@@ -254,21 +255,20 @@ def _backward_loop(step: Callable, num_values: int, mask, d_outputs, d_states: t
     Inside, all are columns (U, B), as in `_forward_loop`.
 
     Returns:
-        The gradients of the initial states (B, U), and each of the values for all steps (T, B, …).
+        The gradients of the initial states (B, U), and each of the values (Z, B), all steps side by side: (Z, T · B).
     """
 
     def masked_step(t, d_hidden, *d_others):
         d_states = (d_hidden + tf.transpose(d_outputs[t]), *d_others)
         if mask is None:
-            d_new, values = step(t, *d_states)
-            return d_new, _transposed(values)
+            return step(t, *d_states)
         shown, zeros = tf.transpose(mask[t]), tf.zeros_like(d_hidden)
         d_new, values = step(t, *[tf.where(shown, d_state, zeros) for d_state in d_states])
         d_old = [tf.where(shown, zeros, d_state) for d_state in d_states]
-        return [new + old for new, old in zip(d_new, d_old, strict=True)], _transposed(values)
+        return [new + old for new, old in zip(d_new, d_old, strict=True)], values
 
     d_columns, arrays = _loop(masked_step, num_values, tf.shape(d_outputs)[0], _transposed(d_states), backwards=True)
-    return _transposed(d_columns), [array.stack() for array in arrays]
+    return _transposed(d_columns), [_side_by_side(array.stack()) for array in arrays]
 
 
 def _transposed(matrices: Sequence) -> list:
@@ -301,29 +301,30 @@ def _at(t, saved: list) -> list:
 # === Products over all steps ===
 
 
-def _project(x, kernel, bias):
-    """x W + b for all steps: (T, B, E) → (T, B, Z)."""
-    z = tf.nn.bias_add(tf.matmul(_rows(x), kernel), bias)
-    return tf.reshape(z, [tf.shape(x)[0], tf.shape(x)[1], kernel.shape[1]])
+def _project(x, kernel, bias) -> Callable:
+    """Multiplies all steps of x (T, B, E) by a kernel (E, Z); returns the function t → x W + b of that step, (Z, B)."""
+    z = tf.matmul(kernel, _rows(x), transpose_a=True, transpose_b=True)  # (Z, T · B)
+    batch_size = tf.shape(x)[1]
+    column = bias[:, tf.newaxis]
+    return lambda t: tf.slice(z, [0, t * batch_size], [kernel.shape[1], batch_size]) + column
 
 
 def _projection_gradients(d_z, x, kernel):
-    """The gradients of x W with respect to x (T, B, E) and W (E, Z), from that of the product (T, B, Z)."""
+    """The gradients of x W with respect to x (T, B, E) and W (E, Z), from that of the product (Z, T · B)."""
     x, kernel = first_order(x), first_order(kernel)
-    d_x = tf.reshape(tf.matmul(_rows(d_z), kernel, transpose_b=True), tf.shape(x))
-    return d_x, tf.matmul(_rows(x), _rows(d_z), transpose_a=True)
+    d_x = tf.reshape(tf.matmul(d_z, kernel, transpose_a=True, transpose_b=True), tf.shape(x))
+    return d_x, tf.matmul(_rows(x), d_z, transpose_a=True, transpose_b=True)
 
 
 def _recurrent_gradient(d_z, outputs, hidden):
-    """The gradient of U (U, Z): every step's d_z times the state before it, which for the first is `hidden`."""
-    later = tf.matmul(_rows(outputs[:-1]), _rows(d_z[1:]), transpose_a=True)
-    return later + tf.matmul(hidden, d_z[0], transpose_a=True)
+    """The gradient of U (U, Z): every step's d_z (Z, T · B) times the state before it, of the first `hidden`."""
+    before = tf.concat([hidden[tf.newaxis], outputs[:-1]], axis=0)  # (T, B, U)
+    return tf.matmul(_rows(before), d_z, transpose_a=True, transpose_b=True)
 
 
-def _sum_steps(d_z):
-    """(T, B, Z) → (Z,). A product with ones is several times as fast as `reduce_sum` over the first axes."""
-    rows = _rows(d_z)
-    return tf.matmul(tf.ones([1, tf.shape(rows)[0]], rows.dtype), rows)[0]
+def _side_by_side(x):
+    """(T, Z, B) → (Z, T · B)."""
+    return tf.reshape(tf.transpose(x, [1, 0, 2]), [x.shape[1], -1])
 
 
 def _rows(x):
