@@ -238,10 +238,10 @@ def _forward_loop(step: Callable, num_saved: int, training, mask, x, states: tup
         if mask is not None:
             shown = tf.transpose(mask[t])  # (1, B)
             new_states = [tf.where(shown, new, old) for new, old in zip(new_states, states, strict=True)]
-        return new_states, (tf.transpose(new_states[0]), *saved)
+        return new_states, (new_states[0], *saved)
 
     columns, (outputs, *saved) = _loop(masked_step, 1 + num_saved, tf.shape(x)[0], _transposed(states))
-    outputs = outputs.stack()
+    outputs = tf.transpose(outputs.stack(), [0, 2, 1])  # all at once: small transpositions cost more than large ones
     outputs.set_shape([x.shape[0], *states[0].shape])
     if not training:
         # No export can hold a gradient that reads TensorArrays. Where no gradient is asked for, this is pruned.
@@ -258,8 +258,10 @@ def _backward_loop(step: Callable, num_values: int, mask, d_outputs, d_states: t
         The gradients of the initial states (B, U), and each of the values (Z, B), all steps side by side: (Z, T · B).
     """
 
+    d_outputs = tf.transpose(d_outputs, [0, 2, 1])  # (T, U, B)
+
     def masked_step(t, d_hidden, *d_others):
-        d_states = (d_hidden + tf.transpose(d_outputs[t]), *d_others)
+        d_states = (d_hidden + d_outputs[t], *d_others)
         if mask is None:
             return step(t, *d_states)
         shown, zeros = tf.transpose(mask[t]), tf.zeros_like(d_hidden)
