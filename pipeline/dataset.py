@@ -26,14 +26,15 @@ import tensorflow as tf
 
 from pipeline import corpus as corpora
 from pipeline import pairs
+from pipeline.blocks import grouped, in_threads
 from pipeline.checkpoints import put_in_place
 from pipeline.config import CorpusConfig, DatasetConfig, RequestError, RunConfig, to_json
 from pipeline.corpus import Corpus
 from pipeline.files import Piece
-from pipeline.tokenizer import Tokenizer, grouped
+from pipeline.tokenizer import Tokenizer
 
 FORMAT = 1  # of the ids on disk; part of their folder's name
-PIECES_CHARACTERS = 4_000_000  # characters that are tokenized at a time
+PIECES_CHARACTERS = 1_000_000  # characters that are tokenized at a time
 SHORTER_CONTEXTS = 4  # with last targets, one window in so many
 
 # Inputs and targets (B, T) int32, weights (B, T) float32; of pairs the inputs are (source (B, S), target (B, T)).
@@ -162,19 +163,22 @@ def _write_splits(sides: dict[str, tuple], folder: Path) -> None:
 def write_ids(split: Iterable[Piece], tokenizer: Tokenizer, path: str | os.PathLike) -> TokenFile:
     """Tokenizes one split into a flat file of ids, an end token behind each document."""
     dtype = "uint16" if tokenizer.vocabulary_size <= 1 << 16 else "int32"
-    tokens = unknown = documents = characters = 0
+
+    def ids_and_counts(pieces: list[Piece]) -> tuple[np.ndarray, list[int]]:
+        texts = [piece.text for piece in pieces]
+        ragged = tokenizer.tokenize_strings(texts)
+        ends = ragged.row_splits.numpy()[1:][[piece.ends for piece in pieces]]
+        ids = np.insert(ragged.flat_values.numpy().astype(dtype), ends, Tokenizer.end_id)
+        unknown = np.count_nonzero(ids == Tokenizer.unknown_id)
+        return ids, [len(ids), unknown, len(ends), sum(map(len, texts)) + len(ends)]
+
+    counts = np.zeros(4, np.int64)  # in the order of TokenFile's fields
+    blocks = grouped(split, PIECES_CHARACTERS, length=lambda piece: len(piece.text))
     with open(path, "wb") as file:
-        for pieces in grouped(split, PIECES_CHARACTERS, length=lambda piece: len(piece.text)):
-            ragged = tokenizer.tokenize(tf.constant([piece.text for piece in pieces]))
-            ends = np.array([piece.ends for piece in pieces])
-            where = ragged.row_splits.numpy()[1:][ends]
-            ids = np.insert(ragged.flat_values.numpy(), where, Tokenizer.end_id).astype(dtype)
-            file.write(ids.tobytes())
-            tokens += ids.size
-            unknown += int(np.count_nonzero(ids == Tokenizer.unknown_id))
-            documents += int(ends.sum())
-            characters += sum(len(piece.text) for piece in pieces) + int(ends.sum())
-    return TokenFile(str(path), dtype, tokens, unknown, documents, characters)
+        for ids, more in in_threads(ids_and_counts, blocks):
+            file.write(ids.data)
+            counts += more
+    return TokenFile(str(path), dtype, *counts.tolist())
 
 
 class Strands:

@@ -1,12 +1,15 @@
 """Tests of the way from text to batches."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline import blocks
 from pipeline import corpus as corpora
 from pipeline import dataset as dataset_module
 from pipeline import tokenizer as tokenizers
@@ -23,6 +26,7 @@ from pipeline.dataset import (
     training_batches,
     write_ids,
 )
+from tests.conftest import some_lines
 
 START, END, UNKNOWN = 2, 3, 1
 quick = settings(max_examples=40, deadline=None)
@@ -350,6 +354,39 @@ def test_groups_of_pieces_make_no_difference(tokenizer, tmp_path, monkeypatch):
     assert (whole.tokens, whole.documents, whole.characters) == (parts.tokens, parts.documents, parts.characters)
 
 
+@pytest.mark.parametrize("level", tokenizers.LEVELS)
+def test_threads_make_no_difference(level, tmp_path, monkeypatch):
+    lines = some_lines(200)
+    tokenizer = tokenizers.build(TokenizerConfig(level=level), lines)
+    lines += ["unknown: €"]
+    text = [Piece(line, i % 3 > 0) for i, line in enumerate(lines)]
+    monkeypatch.setattr(blocks, "THREADS", 4)
+    whole = write_ids(text, tokenizer, tmp_path / "whole.ids")
+    monkeypatch.setattr(dataset_module, "PIECES_CHARACTERS", 30)
+    parts = write_ids(text, tokenizer, tmp_path / "parts.ids")
+    assert dataclasses.replace(parts, path=whole.path) == whole and whole.unknown > 0
+    assert parts.ids.tolist() == whole.ids.tolist()
+    rows = tokenizer.tokenize(tf.constant(lines)).to_list()
+    expected = [token for row, piece in zip(rows, text, strict=True) for token in [*row, *[END] * piece.ends]]
+    assert parts.ids.tolist() == expected
+
+
+def test_a_text_that_is_refused_deep_inside_comes_out_as_it_is(tokenizer, tmp_path, monkeypatch):
+    def broken():
+        yield from [Piece("I like tea.", True)] * 9
+        raise RequestError("byte 7 does not fit")
+
+    def refuse(texts):
+        raise RequestError("no such token")
+
+    monkeypatch.setattr(dataset_module, "PIECES_CHARACTERS", 30)
+    with pytest.raises(RequestError, match="byte 7"):
+        write_ids(broken(), tokenizer, tmp_path / "x.ids")
+    refusing = SimpleNamespace(vocabulary_size=9, tokenize_strings=refuse)
+    with pytest.raises(RequestError, match="no such token"):
+        write_ids([Piece("I like tea.", True)] * 9, refusing, tmp_path / "x.ids")
+
+
 def test_an_empty_split_has_no_ids(tokenizer, tmp_path):
     tokens = write_ids([], tokenizer, tmp_path / "x.ids")
     assert tokens.tokens == tokens.documents == tokens.characters == len(tokens.ids) == 0
@@ -358,7 +395,7 @@ def test_an_empty_split_has_no_ids(tokenizer, tmp_path):
 
 @pytest.mark.parametrize("size, dtype", [(1 << 16, "uint16"), ((1 << 16) + 1, "int32")])
 def test_ids_take_as_many_bytes_as_the_vocabulary_needs(tokenizer, tmp_path, size, dtype):
-    large = SimpleNamespace(vocabulary_size=size, tokenize=tokenizer.tokenize)
+    large = SimpleNamespace(vocabulary_size=size, tokenize_strings=tokenizer.tokenize_strings)
     tokens = write_ids([Piece("I like tea.", True)], large, tmp_path / "x.ids")
     assert tokens.dtype == dtype
     assert (tmp_path / "x.ids").stat().st_size == tokens.tokens * np.dtype(dtype).itemsize
