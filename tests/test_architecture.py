@@ -19,7 +19,7 @@ GROUPS = [
     ["pairs"],
     ["tokenizer", "layers", "samplers", "gates"],
     ["softmax"],
-    ["decoding"],
+    ["decoding", "token_files"],
     ["dataset", "models", "inspection"],
     ["run", "memory"],
     ["text_model", "metrics", "plots"],
