@@ -45,7 +45,8 @@ import tensorflow as tf  # noqa: E402
 
 import pipeline  # noqa: E402
 from pipeline import corpus, gates, memory, models, plots, presets, tokenizer  # noqa: E402
-from pipeline.dataset import prepare, training_batches  # noqa: E402
+from pipeline.dataset import training_batches  # noqa: E402
+from pipeline.token_files import prepare  # noqa: E402
 
 # %matplotlib inline
 tf.get_logger().setLevel("WARNING")

@@ -62,7 +62,7 @@ import tensorflow as tf  # noqa: E402
 from IPython.display import display  # noqa: E402
 
 import pipeline  # noqa: E402
-from pipeline import dataset, metrics, models, pair_sources, pairs, plots, presets, tokenizer  # noqa: E402
+from pipeline import dataset, metrics, models, pair_sources, pairs, plots, presets, token_files, tokenizer  # noqa: E402
 from pipeline.config import Document001Config  # noqa: E402
 from pipeline.text_model import text_model  # noqa: E402
 
@@ -140,7 +140,7 @@ print(write.vocabulary_size, "in the targets:", write.vocabulary)
 # %%
 def padded(split, write, read, folder):
     """All pairs of a split as one batch: (source ids (N, S), inputs (N, T)), targets (N, T), weights (N, T)."""
-    file = dataset.write_pairs(split, write, read, folder)
+    file = token_files.write_pairs(split, write, read, folder)
     return dataset.Pairs(file, file.documents, source_length=1000, sequence_length=1000).batch(epoch=0, index=0)
 
 

@@ -57,7 +57,7 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 import pipeline  # noqa: E402
-from pipeline import corpus, dataset, evaluation, gates, models, plots, presets, tokenizer  # noqa: E402
+from pipeline import corpus, dataset, evaluation, gates, models, plots, presets, token_files, tokenizer  # noqa: E402
 from pipeline.config import TokenizerConfig  # noqa: E402
 from pipeline.models import documents  # noqa: E402
 
@@ -327,7 +327,8 @@ print(characters.detokenize(ids).numpy()[0].decode())
 # strands, eight steps long. `␣` is a space, `⏎` a line end.
 
 # %%
-splits = dataset.prepare(text, config.corpus, characters, digest=characters.save(FOLDER / "tokenizer"), cache=CACHE)
+digest = characters.save(FOLDER / "tokenizer")
+splits = token_files.prepare(text, config.corpus, characters, digest, CACHE)
 label = np.array([token.replace(" ", "␣").replace("\n", "⏎") for token in characters.vocabulary])
 
 strands = dataset.Strands(splits["training"], batch_size=3, sequence_length=8, last=True)

@@ -32,8 +32,8 @@ _FUNCTIONS = {
     "override": "config",
 }
 _MODULES = (
-    "config", "corpus", "pairs", "tokenizer", "layers", "decoding", "dataset", "models", "run", "text_model", "metrics",
-    "plots", "generation", "monitoring", "evaluation", "training", "serving", "presets", "cli",
+    "config", "corpus", "pairs", "tokenizer", "token_files", "layers", "decoding", "dataset", "models", "run",
+    "text_model", "metrics", "plots", "generation", "monitoring", "evaluation", "training", "serving", "presets", "cli",
 )  # fmt: skip
 
 __all__ = [*_FUNCTIONS, *_MODULES]

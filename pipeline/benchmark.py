@@ -33,7 +33,6 @@ import tensorflow as tf
 from pipeline import corpus as corpora
 from pipeline import tokenizer as tokenizers
 from pipeline.config import LEVELS, CorpusConfig, Document000Config, LanguageModelConfig, RunConfig, TokenizerConfig
-from pipeline.dataset import open_corpus, prepare
 from pipeline.sides import (
     Setup,
     Side,
@@ -47,6 +46,7 @@ from pipeline.sides import (
     torch_step,
     torch_texts,
 )
+from pipeline.token_files import open_corpus, prepare
 
 RUN_SECONDS = 1.0  # a timed run makes so many calls that it lasts at least so long
 PEAK_SIZE, PEAK_RUNS = 2048, 10  # rows and columns of the matrices whose product is the peak; the best run counts

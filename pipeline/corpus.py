@@ -189,19 +189,35 @@ def _tail(sources: Sequence[Source], by_documents: bool, config: CorpusConfig) -
     sizes = [sum(piece.ends if by_documents else len(piece.text) for piece in source.read()) for source in sources]
     ends = list(itertools.accumulate(sizes))
     borders = share_borders(ends[-1], unit, config)
+    readings = [_Reading(source) for source in sources]
     if config.cut == "line" and not by_documents:
-        borders = [_next_line_start(sources, ends, border) for border in borders]
+        borders = [_next_line_start(readings, ends, border) for border in borders]
         _require_text(borders, ends[-1], config)
     stretch = _document_stretch if by_documents else _character_stretch
     splits = []
     for start, stop in itertools.pairwise([0, *borders, ends[-1]]):
         parts = [
-            source._replace(read=functools.partial(stretch, source, start - end + size, stop - end + size))
-            for source, size, end in zip(sources, sizes, ends, strict=True)
+            source._replace(read=functools.partial(stretch, reading, start - end + size, stop - end + size))
+            for source, reading, size, end in zip(sources, readings, sizes, ends, strict=True)
             if start < end and stop > end - size
         ]
         splits.append(Split(tuple(parts) if start < stop else ()))
     return splits
+
+
+class _Reading:
+    """A source, and a bookmark where it was left: who goes on there need not read again all that stands before."""
+
+    def __init__(self, source: Source):
+        self.source = source
+        self.bookmark: tuple[int, Iterator[Piece]] | None = None
+
+    def open_before(self, place: int) -> tuple[int, Iterator[Piece]]:
+        """Returns where reading begins, the bookmark or 0 if that lies beyond `place`, and the pieces from there."""
+        if self.bookmark is None or self.bookmark[0] > place:
+            return 0, iter(self.source.read())
+        bookmark, self.bookmark = self.bookmark, None  # an iterator has one reader
+        return bookmark
 
 
 def share_borders(total: int, unit: str, config: CorpusConfig, remedy: str = ", or set documents=file") -> list[int]:
@@ -221,19 +237,22 @@ def share_borders(total: int, unit: str, config: CorpusConfig, remedy: str = ", 
     return [first, second]
 
 
-def _next_line_start(sources: Sequence[Source], ends: list[int], border: int) -> int:
+def _next_line_start(readings: Sequence[_Reading], ends: list[int], border: int) -> int:
     """Returns the first start of a line, or of a source, at or after a place in the running text."""
     number = bisect.bisect_right(ends, border)
-    position = ends[number - 1] if number else 0
-    if number == len(sources) or position == border:
+    start = ends[number - 1] if number else 0
+    if number == len(readings) or start == border:
         return border
-    for piece in sources[number].read():
-        # A line starts at the border itself if the character before it is a line end: hence the -1.
-        line_end = piece.text.find("\n", max(border - 1 - position, 0))
+    # A line starts at the border itself if the character before it is a line end: hence the -1.
+    before = border - 1 - start
+    position, pieces = readings[number].open_before(before)
+    for piece in pieces:
+        line_end = piece.text.find("\n", max(before - position, 0))
         if line_end >= 0:
-            return position + line_end + 1
+            readings[number].bookmark = position, itertools.chain([piece], pieces)
+            return start + position + line_end + 1
         position += len(piece.text)
-    return position
+    return start + position
 
 
 def _require_text(borders: list[int], total: int, config: CorpusConfig) -> None:
@@ -246,26 +265,28 @@ def _require_text(borders: list[int], total: int, config: CorpusConfig) -> None:
         )
 
 
-def _character_stretch(source: Source, start: int, stop: int) -> Iterator[Piece]:
+def _character_stretch(reading: _Reading, start: int, stop: int) -> Iterator[Piece]:
     """Yields the characters from `start` to before `stop`."""
-    position = 0
-    for piece in source.read():
+    position, pieces = reading.open_before(start)
+    for piece in pieces:
         end = position + len(piece.text)
         if text := piece.text[max(start - position, 0) : max(stop - position, 0)]:
             yield Piece(text, piece.ends and end <= stop)
         if end >= stop:
+            reading.bookmark = position, itertools.chain([piece], pieces)
             return
         position = end
 
 
-def _document_stretch(source: Source, start: int, stop: int) -> Iterator[Piece]:
+def _document_stretch(reading: _Reading, start: int, stop: int) -> Iterator[Piece]:
     """Yields the documents from number `start` to before number `stop`."""
-    number = 0
-    for piece in source.read():
+    number, pieces = reading.open_before(start)
+    for piece in pieces:
         if number >= start:
             yield piece
         number += piece.ends
         if number >= stop:
+            reading.bookmark = number, pieces
             return
 
 

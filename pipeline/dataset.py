@@ -1,180 +1,26 @@
-"""From text to batches: ids on disk, mapped into memory, cut into strands, windows, sentences or pairs.
+"""From ids to batches: cut into strands, windows, sentences or pairs.
 
-    corpus → tokenizer → <split>.ids (one stream of numbers) → batches → tf.data
+    <split>.ids (one stream of numbers) → batches → tf.data
 
-The text is tokenized once, as a stream; the ids are never read into memory as a whole, so a text larger than
-memory trains like a small one. Every batch is a pure function of (seed, epoch, index): a position in the data
-is a number, and a resumed run continues with exactly the batches that it would have seen.
+The ids stay on disk. Every batch is a pure function of (seed, epoch, index): a position in the data is a number, and a
+resumed run continues with exactly the batches that it would have seen.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import fcntl
-import hashlib
-import json
-import os
-import shutil
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 
-from pipeline import corpus as corpora
-from pipeline import pairs
-from pipeline.checkpoints import put_in_place
-from pipeline.config import CorpusConfig, DatasetConfig, RequestError, RunConfig, to_json
-from pipeline.corpus import Corpus
-from pipeline.files import Piece
-from pipeline.tokenizer import Tokenizer, grouped
+from pipeline.config import DatasetConfig, RequestError
+from pipeline.token_files import PairFile, TokenFile
+from pipeline.tokenizer import Tokenizer
 
-FORMAT = 1  # of the ids on disk; part of their folder's name
-PIECES_CHARACTERS = 4_000_000  # characters that are tokenized at a time
 SHORTER_CONTEXTS = 4  # with last targets, one window in so many
 
 # Inputs and targets (B, T) int32, weights (B, T) float32; of pairs the inputs are (source (B, S), target (B, T)).
 Batch = tuple[np.ndarray | tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]
-
-
-@dataclass(frozen=True)
-class TokenFile:
-    """One split as ids on disk: every document followed by the end token.
-
-    Attributes:
-        path: a flat file of little-endian numbers.
-        dtype: "uint16" or "int32".
-        tokens: how many there are, end tokens included.
-        unknown: how many of them are the unknown token.
-        documents: how many documents, which is how many end tokens.
-        characters: Unicode characters of the text; a document's end counts as one.
-    """
-
-    path: str
-    dtype: str
-    tokens: int
-    unknown: int
-    documents: int
-    characters: int
-
-    @cached_property
-    def ids(self) -> np.ndarray:
-        """All ids, mapped into memory: (tokens,)."""
-        if self.tokens == 0:
-            return np.zeros(0, self.dtype)
-        return np.memmap(self.path, self.dtype, mode="r", shape=(self.tokens,))
-
-    @cached_property
-    def bounds(self) -> np.ndarray:
-        """Where documents end: (documents + 1,) positions, 0 first."""
-        block = 1 << 24
-        ends = [np.flatnonzero(self.ids[i : i + block] == Tokenizer.end_id) + i for i in range(0, self.tokens, block)]
-        return np.concatenate([[0], *(end + 1 for end in ends)]).astype(np.int64)
-
-
-class PairFile(NamedTuple):
-    """One split of pairs as ids on disk: the i-th document of both files is the i-th pair. Figures are the target's."""
-
-    source: TokenFile
-    target: TokenFile
-
-    tokens = property(lambda self: self.target.tokens)
-    unknown = property(lambda self: self.target.unknown)
-    documents = property(lambda self: self.target.documents)
-    characters = property(lambda self: self.target.characters)
-
-
-def open_corpus(config: RunConfig) -> Corpus:
-    """Opens the text that a run learns from: running text, or pairs."""
-    return pairs.load(config.corpus) if config.reads_pairs else corpora.load(config.corpus)
-
-
-def prepare(
-    corpus: Corpus,
-    config: CorpusConfig,
-    tokenizer: Tokenizer,
-    digest: str,
-    cache: str | os.PathLike,
-    source_tokenizer: Tokenizer | None = None,
-) -> dict[str, TokenFile | PairFile]:
-    """Tokenizes a corpus onto disk, or finds that it was done before.
-
-    Args:
-        corpus: what `corpus.load` returned.
-        config: the settings it was loaded with, part of the cache's key.
-        tokenizer: the tokenizer of the run.
-        digest: the tokenizer's own hash, part of the key; of pairs both tokenizers'.
-        cache: the folder that holds the caches.
-        source_tokenizer: of pairs the source's; `tokenizer` is the target's.
-
-    Returns:
-        "training", "validation" and "test" → `TokenFile`, or `PairFile` for pairs.
-    """
-    key = json.dumps([FORMAT, corpus.checksum, to_json(config), digest]).encode()
-    folder = Path(cache) / hashlib.sha256(key).hexdigest()[:16]
-    splits = {"training": corpus.training, "validation": corpus.validation, "test": corpus.test}
-    Path(cache).mkdir(parents=True, exist_ok=True)
-    with open(Path(cache) / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be tokenizing the same text: it is waited for
-        if not (folder / "ids.json").exists():
-            _write_splits(_sides(splits, tokenizer, source_tokenizer), folder)
-    facts = json.loads((folder / "ids.json").read_text())
-    files = {name: TokenFile(**row | {"path": str(folder / row["path"])}) for name, row in facts.items()}
-    if source_tokenizer is None:
-        return files
-    return {name: PairFile(files[f"{name}.source"], files[name]) for name in splits}
-
-
-def _sides(splits, tokenizer: Tokenizer, source_tokenizer: Tokenizer | None) -> dict[str, tuple]:
-    """What is written, by its name: pieces of text, and the tokenizer for them."""
-    if source_tokenizer is None:
-        return {name: (split, tokenizer) for name, split in splits.items()}
-    targets = {name: (split.side("target"), tokenizer) for name, split in splits.items()}
-    return targets | {f"{name}.source": (split.side("source"), source_tokenizer) for name, split in splits.items()}
-
-
-def write_pairs(
-    split: pairs.PairSplit, tokenizer: Tokenizer, source_tokenizer: Tokenizer, folder: str | os.PathLike
-) -> PairFile:
-    """Tokenizes one split of pairs into two files of ids."""
-    source = write_ids(split.side("source"), source_tokenizer, Path(folder) / "source.ids")
-    return PairFile(source, write_ids(split.side("target"), tokenizer, Path(folder) / "target.ids"))
-
-
-def _write_splits(sides: dict[str, tuple], folder: Path) -> None:
-    """Writes a cache's folder aside and renames it: a folder that is there is whole."""
-    aside = folder.with_name(f"{folder.name}.aside")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    try:
-        facts = {name: write_ids(*side, aside / f"{name}.ids") for name, side in sides.items()}
-        rows = {name: dataclasses.asdict(fact) | {"path": f"{name}.ids"} for name, fact in facts.items()}
-        (aside / "ids.json").write_text(json.dumps(rows, indent=1))
-        shutil.rmtree(folder, ignore_errors=True)
-        put_in_place(aside, folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)  # a text may be refused deep inside, with much of it written
-
-
-def write_ids(split: Iterable[Piece], tokenizer: Tokenizer, path: str | os.PathLike) -> TokenFile:
-    """Tokenizes one split into a flat file of ids, an end token behind each document."""
-    dtype = "uint16" if tokenizer.vocabulary_size <= 1 << 16 else "int32"
-    tokens = unknown = documents = characters = 0
-    with open(path, "wb") as file:
-        for pieces in grouped(split, PIECES_CHARACTERS, length=lambda piece: len(piece.text)):
-            ragged = tokenizer.tokenize(tf.constant([piece.text for piece in pieces]))
-            ends = np.array([piece.ends for piece in pieces])
-            where = ragged.row_splits.numpy()[1:][ends]
-            ids = np.insert(ragged.flat_values.numpy(), where, Tokenizer.end_id).astype(dtype)
-            file.write(ids.tobytes())
-            tokens += ids.size
-            unknown += int(np.count_nonzero(ids == Tokenizer.unknown_id))
-            documents += int(ends.sum())
-            characters += sum(len(piece.text) for piece in pieces) + int(ends.sum())
-    return TokenFile(str(path), dtype, tokens, unknown, documents, characters)
 
 
 class Strands:
@@ -208,20 +54,21 @@ class Strands:
         restart: int = 0,
         last: bool = False,
     ):
-        self.ids, self.seed, self.restart, self.last = tokens.ids, seed, restart, last
+        self.tokens, self.seed, self.restart, self.last = tokens, seed, restart, last
         self.batch_size, self.sequence_length = batch_size, sequence_length
-        self.strand_length = -(-len(self.ids) // batch_size)
+        self.strand_length = -(-tokens.tokens // batch_size)
         # With last targets, a shorter batch at the end would have none.
         self.steps = self.strand_length // sequence_length if last else -(-self.strand_length // sequence_length)
 
     def batch(self, epoch: int, index: int) -> Batch:
-        total, first = len(self.ids), index * self.sequence_length
+        total, first = self.tokens.tokens, index * self.sequence_length
         offset = 0 if self.seed is None else int(_generator(self.seed, epoch).integers(total))
-        rows = np.arange(self.batch_size)[:, None] * self.strand_length  # (B, 1)
-        steps = np.arange(first - 1, first + self.sequence_length)[None]  # (1, T + 1), one before the first target
-        ids = self.ids[(rows + steps + offset) % total].astype(np.int32)  # (B, T + 1)
+        rows = np.arange(self.batch_size) * self.strand_length  # (B,)
+        starts = (rows + first - 1 + offset) % total  # one before the first target
+        ids = self.tokens.read(starts, self.sequence_length + 1).astype(np.int32)  # (B, T + 1)
         ids[self._begins(index), 0] = Tokenizer.start_id
-        inside = (steps[:, 1:] < self.strand_length) & (rows + steps[:, 1:] < total)  # (B, T)
+        steps = np.arange(first, first + self.sequence_length)[None]  # (1, T)
+        inside = (steps < self.strand_length) & (rows[:, None] + steps < total)  # (B, T)
         inputs, targets = ids[:, :-1], ids[:, 1:]
         if self.last:
             inside[:, :-1] = False
@@ -262,10 +109,10 @@ class Windows:
         windows: int = 0,
         last: bool = False,
     ):
-        self.ids, self.seed, self.last = tokens.ids, seed, last
+        self.tokens, self.seed, self.last = tokens, seed, last
         self.batch_size, self.sequence_length = batch_size, sequence_length
         self.stride = stride or sequence_length
-        self.available = max(0, (len(self.ids) - sequence_length) // self.stride + 1)
+        self.available = max(0, (tokens.tokens - sequence_length) // self.stride + 1)
         self.windows = min(windows or self.available, self.available)
         self.steps = -(-self.windows // batch_size)
 
@@ -273,7 +120,7 @@ class Windows:
         rows = np.arange(index * self.batch_size, (index + 1) * self.batch_size)
         present = rows < self.windows  # the last batch is filled up with rows of weight 0
         window = permute(rows % self.windows, self.available, self.seed, epoch)
-        targets = self.ids[window[:, None] * self.stride + np.arange(self.sequence_length)].astype(np.int32)  # (B, T)
+        targets = self.tokens.read(window * self.stride, self.sequence_length).astype(np.int32)  # (B, T)
         start = np.full((self.batch_size, 1), Tokenizer.start_id, np.int32)
         inputs = np.concatenate([start, targets[:, :-1]], axis=1)
         weights = np.broadcast_to(present[:, None], targets.shape).astype(np.float32)

@@ -11,7 +11,7 @@ import time
 from pipeline import corpus as corpora
 from pipeline import evaluation, serving, training
 from pipeline.config import RequestError, RunConfig
-from pipeline.dataset import prepare
+from pipeline.token_files import prepare
 
 SAMPLES = 12
 SAMPLE_TOKENS = 80

@@ -23,22 +23,11 @@ from pipeline import corpus as corpora
 from pipeline import metrics
 from pipeline import pairs as pair_corpora
 from pipeline.config import DatasetConfig, RequestError
-from pipeline.dataset import (
-    Batches,
-    PairFile,
-    Pairs,
-    Sentences,
-    Strands,
-    TokenFile,
-    open_corpus,
-    prepare,
-    to_dataset,
-    write_ids,
-    write_pairs,
-)
+from pipeline.dataset import Batches, Pairs, Sentences, Strands, to_dataset
 from pipeline.generation import check_search, generate
 from pipeline.models import family
 from pipeline.run import Run
+from pipeline.token_files import PairFile, TokenFile, open_corpus, prepare, write_ids, write_pairs
 from pipeline.tokenizer import UNKNOWN, Tokenizer
 
 SUMMARY_RATIO = 2.0  # sources that are so many times as long as their targets have summaries for targets

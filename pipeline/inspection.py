@@ -24,7 +24,7 @@ import tensorflow as tf
 from pipeline import corpus, files, tokenizer
 from pipeline.config import CorpusConfig, to_json
 from pipeline.corpus import Piece
-from pipeline.tokenizer import SPECIAL_TOKENS, SPLITTERS, UNKNOWN
+from pipeline.tokenizer import SPECIAL_TOKENS, SPLITTERS, UNKNOWN, split_strings
 
 BLOCK_CHARACTERS = 1 << 20  # counted at a time
 MOST_COMPARED = 20_000_000  # lines, and documents, that are looked at for repetitions
@@ -297,13 +297,13 @@ def _not_normalized(text: str, form: str) -> int:
 def _count_tokens(level: str, text: Iterable[Piece], characters: int) -> tuple[Counter, Counter]:
     """Counts the tokens of a text's beginning and of its last tenth, as the tokenizer cuts them."""
 
-    def split(block: tf.Tensor) -> tf.RaggedTensor:
-        return SPLITTERS[level](tf.strings.split(block, _DOCUMENT_BORDER).flat_values)
+    def split(blocks: list[str]) -> tf.RaggedTensor:
+        return split_strings(level, [text for block in blocks for text in block.split(_DOCUMENT_BORDER)])
 
     counts = {False: Counter(), True: Counter()}
     border = round(characters * (1 - HELD_OUT_SHARE))
     for held_out, parts in itertools.groupby(_divided(text, border, characters), key=lambda part: part[0]):
-        counts[held_out] = tokenizer._count(split, _blocks(piece for _, piece in parts))
+        counts[held_out] = tokenizer.count(split, _blocks(piece for _, piece in parts))
     return counts[False], counts[True]
 
 

@@ -32,12 +32,13 @@ from pipeline import run as runs
 from pipeline import tokenizer as tokenizers
 from pipeline.checkpoints import Checkpoints, TrainingError, put_in_place
 from pipeline.config import RequestError, RunConfig, TrainingConfig, difference
-from pipeline.dataset import PairFile, TokenFile, open_corpus, prepare, to_dataset, training_batches
+from pipeline.dataset import to_dataset, training_batches
 from pipeline.devices import Devices, open_devices
 from pipeline.models import family
 from pipeline.optimization import build_optimizer, learning_rate, make_step
 from pipeline.pairs import Pair
 from pipeline.run import Run, write_json
+from pipeline.token_files import PairFile, TokenFile, open_corpus, prepare
 from pipeline.tokenizer import Tokenizer
 
 STEPS_PER_LOG = 20

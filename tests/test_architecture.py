@@ -11,7 +11,7 @@ import pipeline
 PACKAGE = Path(pipeline.__file__).parent
 # Each group may import only from the groups before it.
 GROUPS = [
-    ["config"],
+    ["config", "blocks"],
     ["checkpoints"],
     ["files"],
     ["corpus"],
@@ -19,7 +19,7 @@ GROUPS = [
     ["pairs"],
     ["tokenizer", "layers", "samplers", "gates"],
     ["softmax"],
-    ["decoding"],
+    ["decoding", "token_files"],
     ["dataset", "models", "inspection"],
     ["run", "memory"],
     ["text_model", "metrics", "plots"],

@@ -3,13 +3,14 @@
 import dataclasses
 import doctest
 import importlib
+import itertools
 import json
 import subprocess
 import sys
 
 import pytest
 
-from pipeline import corpus
+from pipeline import corpus, files
 from pipeline.config import CorpusConfig, RequestError
 from tests.conftest import refusal
 
@@ -181,6 +182,48 @@ def test_a_running_text_is_cut_exactly_or_at_line_starts(tmp_path, small_blocks,
     assert all(part.startswith("line ") for part in by_line if part)
     for exact, part in zip((first, second), (by_line[0], by_line[0] + by_line[1]), strict=True):
         assert exact <= len(part) < exact + len("line 10 of the café\n")
+
+
+@pytest.mark.parametrize("by_line", [False, True])
+def test_a_split_goes_on_where_the_one_before_was_left(tmp_path, monkeypatch, small_blocks, by_line):
+    small_blocks(40)
+    whole = "".join(f"line {number}\n" for number in range(100))
+    path = write(tmp_path / "a.txt", whole.encode())
+    opened = []
+    read = files.read
+    monkeypatch.setattr(files, "read", lambda *arguments: opened.append(path) or read(*arguments))
+    loaded = corpus.load(of_files(path, documents="line" if by_line else "file"))
+    expected = [list(split) for split in reversed(splits(loaded))][::-1]  # each from the source's start
+    opened.clear()
+    assert [list(split) for split in splits(loaded)] == expected
+    assert len(opened) == 1
+    together = list(itertools.zip_longest(loaded.training, loaded.training, loaded.validation, loaded.test))
+    assert [[piece for piece in column if piece] for column in zip(*together, strict=True)] == [expected[0], *expected]
+    next(iter(loaded.validation))  # and is left in the middle
+    assert [list(split) for split in splits(loaded)] == expected
+
+
+def test_a_source_that_broke_is_opened_anew(tmp_path, monkeypatch, small_blocks):
+    small_blocks(40)
+    broken, read = [], files.read
+
+    def breaking(*arguments):
+        for piece in read(*arguments):
+            if broken:
+                raise RequestError("the disk is gone")
+            yield piece
+
+    monkeypatch.setattr(files, "read", breaking)
+    loaded = corpus.load(of_files(write(tmp_path / "a.txt", b"some line\n" * 100)))
+    expected = [list(split) for split in splits(loaded)]
+    for before, split in ([], loaded.training), ([loaded.training], loaded.validation):
+        for whole in before:
+            assert list(whole) == expected[0]  # the next one goes on with what is open
+        broken.append(True)
+        for _ in range(2):
+            assert refusal(list, split) == "the disk is gone"
+        broken.clear()
+        assert [list(split) for split in splits(loaded)] == expected
 
 
 def test_names_follow_the_cut(tmp_path):

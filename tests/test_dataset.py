@@ -1,59 +1,50 @@
-"""Tests of the way from text to batches."""
-
-from types import SimpleNamespace
+"""Tests of the way from ids to batches."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import corpus as corpora
-from pipeline import dataset as dataset_module
-from pipeline import tokenizer as tokenizers
-from pipeline.config import CorpusConfig, DatasetConfig, RequestError, TokenizerConfig
-from pipeline.corpus import Piece
+from pipeline.config import DatasetConfig, RequestError
 from pipeline.dataset import (
     Sentences,
     Strands,
-    TokenFile,
     Windows,
     permute,
-    prepare,
     to_dataset,
     training_batches,
-    write_ids,
 )
+from pipeline.token_files import TokenFile
 
-START, END, UNKNOWN = 2, 3, 1
+START, END = 2, 3
 quick = settings(max_examples=40, deadline=None)
 
 
-def memory_file(ids) -> TokenFile:
-    """Returns a split whose ids are in memory, without a file."""
-    ids = np.asarray(ids, np.int32)
-    tokens = TokenFile("nowhere", "int32", len(ids), 0, int((ids == END).sum()), len(ids))
-    tokens.__dict__["ids"] = ids  # where the cached property looks first
-    return tokens
+class MemoryFile(TokenFile):
+    """A split whose ids are in memory, without a file."""
+
+    def __init__(self, ids):
+        ids = np.asarray(ids, np.int32)
+        super().__init__("nowhere", "int32", len(ids), 0, int((ids == END).sum()), len(ids))
+        self.__dict__["ids"] = ids  # where the cached property looks first
+
+    def read(self, starts, length):
+        return self.ids[(starts[:, None] + np.arange(length)) % self.tokens]
 
 
 def distinct(count: int) -> TokenFile:
     """Returns a split in which every token occurs once and no document ends."""
-    return memory_file(np.arange(count) + 4)
+    return MemoryFile(np.arange(count) + 4)
 
 
 def documents(lengths) -> TokenFile:
     """Returns a split of documents with so many tokens, end token included; each token tells its document."""
-    return memory_file([token for i, length in enumerate(lengths) for token in [i + 4] * (length - 1) + [END]])
+    return MemoryFile([token for i, length in enumerate(lengths) for token in [i + 4] * (length - 1) + [END]])
 
 
 def epoch_of(batches, epoch=0):
     """Returns an epoch's inputs, targets and weights, as lists of batches."""
     return tuple(zip(*(batches.batch(epoch, i) for i in range(batches.steps)), strict=True))
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return tokenizers.build(TokenizerConfig(level="word"), ["I like tea.\n我喜歡茶。\n"])
 
 
 # === permute ===
@@ -314,119 +305,3 @@ def test_a_text_just_long_enough_is_taken(kind, tokens):
     batches = training_batches(tokens, DatasetConfig(batches=kind, batch_size=4, sequence_length=9), seed=1)
     assert batches.steps == 1
     assert batches.batch(0, 0)[2].sum() == tokens.tokens
-
-
-# === Ids on disk ===
-
-
-def test_write_ids_counts_tokens_unknown_documents_and_characters(tokenizer, tmp_path):
-    text = [Piece("I like茶。", True), Piece("我不喜歡", True), Piece("", True)]
-    tokens = write_ids(text, tokenizer, tmp_path / "x.ids")
-    # I, like, 茶, 。, end; 我, 不 (unknown), 喜, 歡, end; end. Characters with the three ends: 8 + 4 + 0 + 3.
-    assert (tokens.tokens, tokens.unknown, tokens.documents, tokens.characters) == (11, 1, 3, 15)
-    assert tokens.dtype == "uint16"
-    assert tokens.bounds.tolist() == [0, 5, 10, 11]
-    assert tokens.ids[6] == UNKNOWN
-    expected = [*tokenizer.tokenize(["I like茶。"]).to_list()[0], END]
-    assert tokens.ids[:5].tolist() == expected
-
-
-def test_a_document_of_several_pieces_ends_once(tokenizer, tmp_path):
-    text = [Piece("I like", False), Piece(" tea.", True), Piece("tea", False)]
-    tokens = write_ids(text, tokenizer, tmp_path / "x.ids")
-    # The split was cut inside its last document, which therefore has no end.
-    whole, begun = tokenizer.tokenize(["I like tea.", "tea"]).to_list()
-    assert tokens.ids.tolist() == [*whole, END, *begun]
-    assert (tokens.documents, tokens.characters) == (1, len("I like tea.") + 1 + len("tea"))
-    assert tokens.bounds.tolist() == [0, len(whole) + 1]
-
-
-def test_groups_of_pieces_make_no_difference(tokenizer, tmp_path, monkeypatch):
-    text = [Piece("I like tea.", i % 3 > 0) for i in range(20)]
-    whole = write_ids(text, tokenizer, tmp_path / "whole.ids")
-    monkeypatch.setattr(dataset_module, "PIECES_CHARACTERS", 30)
-    parts = write_ids(text, tokenizer, tmp_path / "parts.ids")
-    assert (tmp_path / "whole.ids").read_bytes() == (tmp_path / "parts.ids").read_bytes()
-    assert (whole.tokens, whole.documents, whole.characters) == (parts.tokens, parts.documents, parts.characters)
-
-
-def test_an_empty_split_has_no_ids(tokenizer, tmp_path):
-    tokens = write_ids([], tokenizer, tmp_path / "x.ids")
-    assert tokens.tokens == tokens.documents == tokens.characters == len(tokens.ids) == 0
-    assert tokens.bounds.tolist() == [0]
-
-
-@pytest.mark.parametrize("size, dtype", [(1 << 16, "uint16"), ((1 << 16) + 1, "int32")])
-def test_ids_take_as_many_bytes_as_the_vocabulary_needs(tokenizer, tmp_path, size, dtype):
-    large = SimpleNamespace(vocabulary_size=size, tokenize=tokenizer.tokenize)
-    tokens = write_ids([Piece("I like tea.", True)], large, tmp_path / "x.ids")
-    assert tokens.dtype == dtype
-    assert (tmp_path / "x.ids").stat().st_size == tokens.tokens * np.dtype(dtype).itemsize
-    assert tokens.ids.tolist() == [*tokenizer.tokenize(["I like tea."]).to_list()[0], END]
-
-
-def test_bounds_are_found_across_blocks():
-    block = 1 << 24
-    ids = np.zeros(block + 5, np.uint16)
-    ids[[block - 1, block, block + 4]] = END
-    assert memory_file(ids).bounds.tolist() == [0, block, block + 1, block + 5]
-
-
-# === The cache ===
-
-
-@pytest.fixture
-def corpus(tiny_config):
-    return corpora.load(tiny_config.corpus)
-
-
-def test_prepare_tokenizes_once(corpus, tiny_config, tokenizer, tmp_path, monkeypatch):
-    first = prepare(corpus, tiny_config.corpus, tokenizer, "digest", tmp_path)
-
-    def refuse(*arguments):
-        raise AssertionError("tokenized again")
-
-    monkeypatch.setattr(dataset_module, "write_ids", refuse)
-    assert prepare(corpus, tiny_config.corpus, tokenizer, "digest", tmp_path) == first
-    with pytest.raises(AssertionError, match="again"):  # another tokenizer
-        prepare(corpus, tiny_config.corpus, tokenizer, "another", tmp_path)
-    with pytest.raises(AssertionError, match="again"):  # other settings of the corpus
-        prepare(corpus, CorpusConfig(unicode_form="none"), tokenizer, "digest", tmp_path)
-    with pytest.raises(AssertionError, match="again"):  # another text
-        prepare(corpus._replace(checksum="another"), tiny_config.corpus, tokenizer, "digest", tmp_path)
-
-
-def test_an_interrupted_prepare_leaves_nothing_behind(corpus, tiny_config, tokenizer, tmp_path, monkeypatch):
-    def broken(split, tokenizer, path):
-        if "test" in str(path):
-            raise KeyboardInterrupt
-        return write_ids(split, tokenizer, path)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(dataset_module, "write_ids", broken)
-        with pytest.raises(KeyboardInterrupt):
-            prepare(corpus, tiny_config.corpus, tokenizer, "digest", tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
-    splits = prepare(corpus, tiny_config.corpus, tokenizer, "digest", tmp_path)
-    assert [len(split.ids) for split in splits.values()] == [split.tokens for split in splits.values()]
-
-
-def test_a_half_folder_is_made_anew(corpus, tiny_config, tokenizer, tmp_path):
-    whole = prepare(corpus, tiny_config.corpus, tokenizer, "digest", tmp_path)
-    [folder] = (path for path in tmp_path.iterdir() if path.is_dir())
-    (folder / "ids.json").unlink()
-    (folder / "training.ids").write_bytes(b"half")
-    again = prepare(corpus, tiny_config.corpus, tokenizer, "digest", tmp_path)
-    assert again == whole
-    assert len(again["training"].ids) == whole["training"].tokens
-
-
-def test_the_splits_share_no_document_and_lose_none(corpus, tiny_config, text_file, tmp_path):
-    tokenizer = tokenizers.build(TokenizerConfig(level="character"), [text_file.read_text("utf-8")])
-    splits = prepare(corpus, tiny_config.corpus, tokenizer, "digest", tmp_path)
-    texts = []
-    for split in splits.values():
-        rows = [split.ids[i:j].astype(np.int32) for i, j in zip(split.bounds[:-1], split.bounds[1:], strict=True)]
-        assert len(rows) > 0
-        texts += [tokenizer.detokenize(row[None]).numpy()[0].decode() for row in rows]
-    assert texts == text_file.read_text("utf-8").splitlines()  # whose lines are all different

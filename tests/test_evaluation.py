@@ -23,8 +23,9 @@ from pipeline.config import (
     TokenizerConfig,
 )
 from pipeline.corpus import Piece
-from pipeline.dataset import Sentences, Strands, TokenFile, write_ids
+from pipeline.dataset import Sentences, Strands
 from pipeline.models import build
+from pipeline.token_files import TokenFile, write_ids
 from pipeline.tokenizer import Tokenizer
 
 MODEL = LanguageModelConfig(embedding_dim=8, units=12, uniform_range=0.5)

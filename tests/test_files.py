@@ -64,6 +64,15 @@ def test_cleaning_in_blocks_equals_cleaning_the_whole(form):
         assert "".join(files._cleaned(blocks, config)) == expected == files.clean(whole, config)
 
 
+def test_what_cleaning_leaves_alone_is_found_by_looks():
+    for code in range(sys.maxunicode + 1):
+        text = f"a{chr(code)}我"
+        assert files._has_control(text) == bool(files._CONTROL.search(text)), hex(code)
+        if files._is_latin(chr(code)):
+            assert unicodedata.is_normalized("NFC", chr(code) + chr(code)), hex(code)
+    assert not files._has_control("") and not files._has_control("\t\r\n" * 3) and files._has_control("\n\n\x00")
+
+
 def test_no_character_that_composes_with_the_one_beforestarts_afresh():
     for code in range(sys.maxunicode + 1):
         parts = unicodedata.decomposition(chr(code)).split()

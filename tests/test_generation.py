@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from pipeline import generation, serving
 from pipeline.config import RequestError
-from pipeline.dataset import TokenFile, write_ids
 from pipeline.evaluation import held_out_batches, negative_log_likelihood
+from pipeline.token_files import TokenFile, write_ids
 
 PROMPTS = ["the", "我喜歡", "", "light and \n water", "🙂 unheard of"]
 

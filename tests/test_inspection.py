@@ -1,6 +1,7 @@
 """Inspection: small texts whose figures were counted by hand, and a report that says them."""
 
 import doctest
+import functools
 import json
 import re
 from collections import Counter
@@ -185,7 +186,7 @@ def test_unknown_tokens_are_those_that_a_built_vocabulary_meets(facts_of):
 def test_documents_counted_together_are_counted_alone(level, facts_of):
     rows = ["don't", " a", "'b ", "漢", "\n", "a\n", " ", "x y"]
     counts = inspection._count_tokens(level, [corpus.Piece(row, True) for row in rows], sum(map(len, rows)))
-    assert counts[0] + counts[1] == tokenizer._count(tokenizer.SPLITTERS[level], rows)
+    assert counts[0] + counts[1] == tokenizer.count(functools.partial(tokenizer.split_strings, level), rows)
 
 
 @pytest.mark.parametrize(

@@ -25,10 +25,11 @@ from pipeline.config import (
     TrainingConfig,
     override,
 )
-from pipeline.dataset import Pairs, open_corpus, prepare, to_dataset, write_pairs
+from pipeline.dataset import Pairs, to_dataset
 from pipeline.pairs import Pair, PairSplit
 from pipeline.presets import PRESETS, preset
 from pipeline.text_model import text_model
+from pipeline.token_files import open_corpus, prepare, write_pairs
 from tests.conftest import refusal, small
 from tests.test_training import At, Crash, crash, figures, same_weights
 

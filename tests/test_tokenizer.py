@@ -12,6 +12,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline import blocks
 from pipeline import tokenizer as tokenizer_module
 from pipeline.config import RequestError, TokenizerConfig
 from pipeline.tokenizer import LEVELS, build, digest, load
@@ -144,6 +145,26 @@ def test_rows_do_not_touch():
     assert together == [tokenizer_module.split_words(tf.constant([row])).to_list()[0] for row in rows]
 
 
+@quick
+@given(st.lists(any_text, max_size=6))
+@pytest.mark.parametrize("level", tokenizer_module.SPLITTERS)
+def test_strings_are_cut_as_tensors_are(level, texts):
+    cut = tokenizer_module.split_strings(level, texts)
+    expected = tokenizer_module.SPLITTERS[level](tf.constant(texts, tf.string))
+    assert cut.to_list() == expected.to_list()
+    assert (cut.dtype, cut.row_splits.dtype) == (expected.dtype, expected.row_splits.dtype)
+
+
+def test_strings_get_the_ids_that_tensors_get(tokenizer):
+    texts = [TEXT, "", "€ the", "don't\n", ""]
+    assert tokenizer.tokenize_strings(texts).to_list() == ids(tokenizer, *texts)
+    assert tokenizer.tokenize_strings([""]).to_list() == [[]]
+    assert tokenizer.tokenize_strings([]).to_list() == []
+    keras.utils.set_random_seed(3)
+    keras.backend.clear_session()
+    assert tokenizer.tokenize_strings(texts).to_list() == ids(tokenizer, *texts)
+
+
 # === Special tokens, unknown ones, odd bytes ===
 
 
@@ -254,6 +275,22 @@ def test_a_stream_of_pieces_builds_the_same(level):
     stream = build(TokenizerConfig(level=level), iter(TEXT.splitlines(keepends=True)))
     assert stream.vocabulary == whole.vocabulary
     assert ids(stream, TEXT) == ids(whole, TEXT)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_threads_count_the_same(level, monkeypatch):
+    stream = [f"{i} {i % 7} the\n" for i in range(300)]
+    vocabularies = []
+    for threads in (1, 4):
+        monkeypatch.setattr(blocks, "THREADS", threads)
+        monkeypatch.setattr(tokenizer_module, "COUNTED_CHARACTERS", 50 * threads)
+        vocabularies.append(build(TokenizerConfig(level=level), stream).vocabulary)
+    assert vocabularies[0] == vocabularies[1] and len(set(vocabularies[0])) == len(vocabularies[0])
+
+
+def test_half_a_character_counts_as_a_question_mark():
+    for level in ("character", "word", "whitespace"):
+        assert build(TokenizerConfig(level=level), ["a \ud83d"]).vocabulary[-1].strip() == "?"
 
 
 def test_the_sample_is_bounded_and_repeatable():

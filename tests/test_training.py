@@ -20,9 +20,9 @@ from pipeline import corpus as corpora
 from pipeline import evaluation, generation, training
 from pipeline.checkpoints import KEPT_CHECKPOINTS, Checkpoints, TrainingError
 from pipeline.config import LanguageModelConfig, RequestError, TrainingConfig, override, to_json
-from pipeline.dataset import prepare
 from pipeline.models import build, language_model
 from pipeline.optimization import _sum_repeated_rows, build_optimizer, learning_rate, make_step
+from pipeline.token_files import prepare
 from pipeline.training import (
     Interrupted,
 )
