@@ -353,9 +353,9 @@ def first_pass(path: Path, level: str, folder: str) -> Line:
 
 def _clocked(work: Callable[[], Any]) -> tuple[Any, float, float]:
     """Returns what the work returns, its seconds, and the seconds that all cores together spent on it."""
-    start, before = time.perf_counter(), sum(os.times()[:4])  # of this process and of those that it waited for
+    start, before = time.perf_counter(), time.process_time()
     result = work()
-    return result, time.perf_counter() - start, sum(os.times()[:4]) - before
+    return result, time.perf_counter() - start, time.process_time() - before
 
 
 def _memory(field: str) -> int:

@@ -69,12 +69,16 @@ class Run:
         """The hash of all that the ids of the run's text depend on, besides the text."""
         return self.facts["tokenizer"] + self.facts.get("source_tokenizer", "")
 
+    @property
+    def output_size(self) -> int:
+        """How many tokens the network has an output for: those of the vocabulary, and some more if it is filled up."""
+        return self.facts.get("output_size", self.tokenizer.vocabulary_size)
+
     def new_model(self, precision: str = "float32") -> keras.Model:
         """Builds the run's network with fresh weights."""
         source = self.source_tokenizer
         source_size = None if source is None else source.vocabulary_size
-        size = self.facts.get("output_size", self.tokenizer.vocabulary_size)
-        return build(self.config.model, size, precision, source_size)
+        return build(self.config.model, self.output_size, precision, source_size)
 
     @cached_property
     def model(self) -> keras.Model:

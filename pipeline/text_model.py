@@ -27,9 +27,10 @@ Signature = dict[str, tf.Tensor]
 
 def text_model(run: Run, model: keras.Model, no_repeat_ngram: int = 0) -> TextModel:
     """Returns a run's functions from strings to strings, on a model with the weights that are wanted."""
+    options = {"no_repeat_ngram": no_repeat_ngram, "output_size": run.output_size}
     if run.source_tokenizer is None:
-        return TextModel(run.tokenizer, model, run.config, no_repeat_ngram=no_repeat_ngram)
-    return PairModel(run.source_tokenizer, run.tokenizer, model, run.config, no_repeat_ngram=no_repeat_ngram)
+        return TextModel(run.tokenizer, model, run.config, **options)
+    return PairModel(run.source_tokenizer, run.tokenizer, model, run.config, **options)
 
 
 class Alignment(NamedTuple):
@@ -64,6 +65,7 @@ class TextModel:
         config: of the run: it names the family and the run's own sampling settings.
         longest: the limit of `max_new_tokens`.
         no_repeat_ngram: no n-gram of this length comes up twice; 0: off.
+        output_size: tokens that the model has an output for; 0: those of the vocabulary, and no more.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class TextModel:
         config: RunConfig,
         longest: int = LONGEST,
         no_repeat_ngram: int = 0,
+        output_size: int = 0,
     ):
         self.tokenizer, self.sampling = tokenizer, config.sampling
         self.decoder = family(config.model).decoder(model)
@@ -80,7 +83,7 @@ class TextModel:
         self.banned_ids = [tokenizer.padding_id, tokenizer.start_id]
         if not config.sampling.allow_unknown:
             self.banned_ids.append(tokenizer.unknown_id)
-        self.banned_ids += range(tokenizer.vocabulary_size, model.output.shape[-1])  # see `run.create`
+        self.banned_ids += range(tokenizer.vocabulary_size, output_size)
 
     def signatures(self) -> dict[str, tuple[Callable[..., Signature], list[tf.TensorSpec]]]:
         """Returns each signature's function and inputs; every input and output has the same first dimension."""

@@ -275,7 +275,7 @@ def _cut(text: tf.Tensor, bounds: tf.Tensor) -> tf.Tensor:
     """Cuts a text at bounds (P + 1,), in bytes, into (P,) string: as a graph, for the splitter's checks are slow."""
     row = tf.stack([0, tf.size(bounds, tf.int64) - 1])
     begins, ends = (tf.RaggedTensor.from_row_splits(side, row, validate=False) for side in (bounds[:-1], bounds[1:]))
-    return tensorflow_text.ByteSplitter().split_by_offsets(text[None], begins, ends).values
+    return tensorflow_text.ByteSplitter().split_by_offsets(tf.expand_dims(text, 0), begins, ends).values
 
 
 @functools.cache

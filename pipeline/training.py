@@ -43,11 +43,8 @@ from pipeline.tokenizer import Tokenizer
 
 STEPS_PER_LOG = 20
 FEW_STEPS = 1000
-MAY_CHANGE = (
-    "training.epochs",
-    "training.checkpoint_seconds",
-    "training.devices",
-)  # between one start of a run and the next
+# Between one start of a run and the next.
+MAY_CHANGE = ("training.epochs", "training.checkpoint_seconds", "training.devices", "training.tensor_float_32")
 
 
 class Interrupted(RuntimeError):

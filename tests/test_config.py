@@ -31,7 +31,8 @@ from tests.conftest import refusal
 
 SECTIONS = {field.name: type(getattr(RunConfig(), field.name)) for field in dataclasses.fields(RunConfig)}
 SECTIONS.pop("name")
-COUPLED = [("dataset", "windows"), ("dataset", "targets")]  # allowed with other settings alone: test_documents.py
+# Allowed with other settings alone: test_documents.py, test_softmax.py.
+COUPLED = [("dataset", "windows"), ("dataset", "targets"), ("model", "cutoffs")]
 PAIRS = RunConfig(dataset=DatasetConfig(batches="pairs"), model=Seq2SeqConfig())
 FIELDS = [(section, field.name) for section, kind in SECTIONS.items() for field in dataclasses.fields(kind)]
 
