@@ -204,8 +204,15 @@ def _train_arguments(command: argparse.ArgumentParser) -> None:
 
 def _generate_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("source", metavar="RUN_OR_EXPORT", help="for example saved_models/kjv-words")
-    command.add_argument("prompts", nargs="*", metavar="PROMPT", help="texts to go on with; - reads lines from stdin")
-    command.add_argument("--samples", type=int, default=1, metavar="N", help="texts for each prompt (default: 1)")
+    command.add_argument(
+        "prompts",
+        nargs="*",
+        metavar="PROMPT",
+        help="texts to go on with, or of a run on pairs sources; - reads lines from stdin",
+    )
+    command.add_argument(
+        "--samples", type=int, default=1, metavar="N", help="texts for each prompt; with beams the N best (default: 1)"
+    )
     for name, (kind, text) in GENERATION_OPTIONS.items():
         command.add_argument("--" + name.replace("_", "-"), type=kind, help=text)
     command.add_argument("--json", action="store_true", help="one JSON object a line, with log-probability and tokens")
@@ -292,7 +299,8 @@ def _take_settings(parser: argparse.ArgumentParser, options: argparse.Namespace,
     misplaced = [word for word in [*words, *rest] if hasattr(options, "preset") and SETTING.match(word)]
     unknown = [word for word in rest if word not in misplaced]
     if unknown:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        hint = " A setting has the form section.field=value, for example model.units=256; train --help lists them."
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}.{hint if '=' in ' '.join(unknown) else ''}")
     if misplaced:
         options.settings = [*options.settings, *misplaced]
         for name in lists:

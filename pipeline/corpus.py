@@ -220,7 +220,9 @@ class _Reading:
         return bookmark
 
 
-def share_borders(total: int, unit: str, config: CorpusConfig, remedy: str = ", or set documents=file") -> list[int]:
+def share_borders(
+    total: int, unit: str, config: CorpusConfig, remedy: str = ", or set corpus.documents=file"
+) -> list[int]:
     """Returns where validation and test begin: rounded, but at least one unit for each share above 0.
 
     >>> share_borders(1_115_394, "characters", CorpusConfig(validation_share=0.1, test_share=0.1))
@@ -231,8 +233,8 @@ def share_borders(total: int, unit: str, config: CorpusConfig, remedy: str = ", 
     first = min(round(total * (1 - validation - test)), second - (validation > 0))
     if first < 1:
         raise RequestError(
-            f"{total} {unit} are too few for validation_share={validation} and test_share={test}: "
-            f"lower the shares (0: nothing is set apart), give validation_files and test_files{remedy}."
+            f"{total} {unit} are too few for validation_share={validation} and test_share={test}: set "
+            f"corpus.validation_share=0 and corpus.test_share=0 (nothing is set apart), name --validation FILE{remedy}."
         )
     return [first, second]
 

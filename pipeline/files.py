@@ -379,7 +379,10 @@ def _table_rows(path: Path, config: CorpusConfig) -> Iterator[str]:
     rows = table(path, config)
     _, header = next(rows, ("", []))
     if config.field not in header:
-        raise RequestError(f"{path} has no column {config.field!r}: {nearest(config.field, header)}. Set corpus.field.")
+        raise RequestError(
+            f"{path} has no column {config.field!r}: {nearest(config.field, header)}. Set corpus.field; or, if these "
+            "are pairs of texts, take a preset for pairs, such as translate."
+        )
     column = header.index(config.field)
     for where, row in rows:
         if row and len(row) <= column:

@@ -295,7 +295,9 @@ def _hash(*parts: str) -> int:
 def _divided(whole: PairSplit, config: CorpusConfig) -> list[PairSplit]:
     """Sets a share of the different sources apart, by the order of their hashes: the same draw each time."""
     hashes = np.unique(np.fromiter((_hash(pair.source) for pair in whole), np.uint64))
-    borders = corpus.share_borders(len(hashes), "different sources", config, remedy="")
+    borders = corpus.share_borders(
+        len(hashes), "different sources among the pairs", config, remedy=", or give more pairs"
+    )
     ends = [int(hashes[border]) if border < len(hashes) else 1 << 64 for border in borders]
     splits = []
     for start, stop in itertools.pairwise([0, *ends, 1 << 64]):

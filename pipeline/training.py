@@ -102,7 +102,7 @@ def train(
         with devices.chief_first():
             run = _open_or_create(folder, config, corpus, devices.is_chief)
             splits = prepare(corpus, config.corpus, run.tokenizer, run.digest, cache, run.source_tokenizer)
-        _say(_describe(splits, run))
+        _say(_describe(splits, run, corpus))
         if left_out := getattr(corpus.training, "left_out", 0):
             _say(f"{left_out:,} training pairs are left out: their source is in the validation or the test text.")
         shown = monitoring.shown_pairs(corpus.validation) if config.reads_pairs else ()
@@ -156,14 +156,14 @@ class Trainer:
     def outlook(self) -> str:
         """How long the training will be, and what to do when that is too short to learn much."""
         epochs, steps = self.config.training.epochs, self.batches.steps
-        text = f"{epochs * steps:,} steps in all, {steps:,} an epoch."
+        text = f"Steps: {epochs * steps:,} in all, {steps:,} an epoch."
         if self.config.dataset.targets == "last":
             length = self.config.dataset.sequence_length
             text += f" A target costs {length} steps of the network; a target at every step would cost one."
         if epochs * steps < FEW_STEPS:
             text += (
-                f" That is little: the model will hardly have learnt the language. With training.epochs="
-                f"{-(-FEW_STEPS // steps)}, or a smaller dataset.batch_size, it learns more."
+                f" That is little: the model will hardly have learnt anything. With more text, with training.epochs="
+                f"{-(-FEW_STEPS // steps)} or a smaller dataset.batch_size, it learns more."
             )
         return text
 
@@ -313,7 +313,7 @@ class Trainer:
         progress.epoch, progress.index = progress.epoch + 1, 0
         progress.nats = progress.tokens = progress.seconds = 0.0
         self.save()
-        _say(_summary(row, better, self.config.training.epochs))
+        _say(_summary(row, better, self.config.training))
 
     def _write_epoch(self, better: bool) -> None:
         folder = self.run.folder
@@ -459,15 +459,16 @@ def _left_out(too_long: int, config: RunConfig) -> str:
     return f"{too_long:,} {what} {dataset.sequence_length} tokens are left out of training; larger {allowed} them in."
 
 
-def _describe(splits: dict[str, TokenFile | PairFile], run: Run) -> str:
+def _describe(splits: dict[str, TokenFile | PairFile], run: Run, corpus: corpora.Corpus) -> str:
     training, validation = splits["training"], splits["validation"]
     if run.config.reads_pairs:
+        source, target = (_shortened(side) for side in next(iter(corpus.training)))
         return (
             f"{run.config.name}: {training.documents:,} pairs for training, {validation.documents:,} for validation, "
             f"{splits['test'].documents:,} for the test; vocabularies {run.source_tokenizer.vocabulary_size:,} and "
             f"{run.tokenizer.vocabulary_size:,}; unknown in the training text "
             f"{training.source.unknown / max(1, training.source.tokens):.2%} of the sources' tokens and "
-            f"{training.unknown / max(1, training.tokens):.2%} of the targets'."
+            f"{training.unknown / max(1, training.tokens):.2%} of the targets'. First pair: {source!r} → {target!r}."
         )
     return (
         f"{run.config.name}: {training.tokens:,} tokens for training, {validation.tokens:,} for validation, "
@@ -477,8 +478,13 @@ def _describe(splits: dict[str, TokenFile | PairFile], run: Run) -> str:
     )
 
 
-def _summary(row: dict[str, float], better: bool, epochs: int) -> str:
-    text = f"epoch {row['epoch']}/{epochs}: loss {row['loss']:.4f}"
+def _shortened(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _summary(row: dict[str, float], better: bool, settings: TrainingConfig) -> str:
+    kind = "smoothed loss" if settings.label_smoothing else "loss"  # which is no likelihood, and larger
+    text = f"epoch {row['epoch']}/{settings.epochs}: {kind} {row['loss']:.4f}"
     if "validation_perplexity" in row:
         text += f", validation perplexity {row['validation_perplexity']:.2f}{' (best)' if better else ''}"
     return f"{text}, {row['tokens_per_second']:,.0f} tokens/s, {row['seconds']:.0f} s"

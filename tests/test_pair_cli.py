@@ -166,7 +166,12 @@ def test_pairs_that_are_all_too_long_are_refused_with_what_would_take_them_in(co
             ["corpus.source_field=en", "corpus.target_field=de"],
             "names.tsv has no column 'de': .*Allowed: en, fr. Set corpus.target_field",
         ),
-        ("alike.tsv", [("a", "b")] * 50, [], "1 different sources are too few.*lower the shares"),
+        (
+            "alike.tsv",
+            [("a", "b")] * 50,
+            [],
+            "1 different sources among the pairs are too few.*set corpus.validation_share=0",
+        ),
         ("text.txt", [("a b",)], [], "holds lines of text, not pairs: name the file with the targets.*target_files"),
         ("nothing.tsv", [], [], "holds no pairs: it is empty. Leave it out or name another"),
     ],

@@ -257,7 +257,11 @@ def test_the_split_depends_on_the_source_alone(tmp_path):
 def test_too_few_sources_are_refused_with_their_number(tmp_path):
     path = write(tmp_path / "a.tsv", "same\tx\nsame\ty\n")
     message = refusal(pairs.load, of_files(path))
-    assert "1 different sources are too few" in message and "lower the shares" in message and "documents" not in message
+    assert (
+        "1 different sources among the pairs are too few" in message
+        and "validation_share=0" in message
+        and "documents" not in message
+    )
     assert len(list(pairs.load(of_files(path, **NOTHING_APART)).training)) == 2
     assert "corpus.files is empty" in refusal(pairs.load, of_files())
 
