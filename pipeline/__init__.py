@@ -15,11 +15,6 @@ Names are imported when they are first used, so that nothing waits for TensorFlo
 from __future__ import annotations
 
 import importlib
-import os
-
-# Before TensorFlow is imported: it uses Intel's matrix products by itself only on processors with instructions for
-# neural networks. On others, such as AMD's with AVX2 alone, they are up to twice as fast as its own.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 _FUNCTIONS = {
     "train": "training",
