@@ -257,7 +257,6 @@ def _backward_loop(step: Callable, num_values: int, mask, d_outputs, d_states: t
     Returns:
         The gradients of the initial states (B, U), and each of the values (Z, B), all steps side by side: (Z, T · B).
     """
-
     d_outputs = tf.transpose(d_outputs, [0, 2, 1])  # (T, U, B)
 
     def masked_step(t, d_hidden, *d_others):

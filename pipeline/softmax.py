@@ -126,6 +126,10 @@ class AdaptiveSoftmax(keras.layers.Layer):
         logits = tf.matmul(x, tf.cast(kernel, x.dtype), transpose_b=self.is_tied) + tf.cast(bias, x.dtype)
         return tf.nn.log_softmax(tf.cast(logits, tf.float32))
 
+    @classmethod
+    def from_config(cls, config: dict):
+        return cls(**config | {"embedding": keras.saving.deserialize_keras_object(config["embedding"])})
+
     def get_config(self) -> dict:
         return super().get_config() | {
             "vocabulary_size": self.vocabulary_size,

@@ -230,10 +230,11 @@ def test_a_fresh_layer_has_no_two_weights_alike():
     assert not np.array_equal(layer.tails[0], layer.tails[1])
 
 
-def test_its_configuration_makes_it_anew():
-    layer = adaptive()
+@pytest.mark.parametrize("tied", [False, True])
+def test_its_configuration_makes_it_anew(tied):
+    layer = adaptive(tied)
     again = AdaptiveSoftmax.from_config(layer.get_config())
-    assert again.get_config() == layer.get_config()
+    assert again.get_config() == layer.get_config() and again.is_tied == tied
 
 
 @pytest.mark.parametrize("cutoffs", [(0, 4), (4, 4), (9, 4), (12,), (4, 13)])
