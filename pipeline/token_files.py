@@ -15,6 +15,7 @@ import io
 import json
 import os
 import shutil
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,7 +67,8 @@ class TokenFile:
 
     @cached_property
     def _file(self) -> io.FileIO:
-        file = open(self.path, "rb", buffering=0)
+        file = open(self.path, "rb", buffering=0)  # kept open: training outlives a cache that is deleted meanwhile
+        weakref.finalize(self, file.close)
         if os.fstat(file.fileno()).st_size != self.tokens * np.dtype(self.dtype).itemsize:
             raise RequestError(f"{self.path} is not whole: delete its folder, and the text is tokenized anew.")
         return file

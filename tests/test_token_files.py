@@ -1,6 +1,8 @@
 """Tests of the way from text to ids on disk."""
 
 import dataclasses
+import gc
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -125,9 +127,14 @@ def test_rows_are_read_as_from_a_ring(tmp_path):
         rows = tokens.read(np.arange(10), length)
         assert rows.tolist() == ids[places].tolist() and rows.dtype == np.uint16
     assert tokens.read(np.zeros(0, int), 3).shape == (0, 3)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        del tokens
+        gc.collect()
+    assert not caught, "a file was left open"
     (tmp_path / "x.ids").write_bytes(b"half")
     with pytest.raises(RequestError, match="x.ids is not whole: delete its folder"):
-        dataclasses.replace(tokens).read(np.arange(10), 3)
+        TokenFile(str(tmp_path / "x.ids"), "uint16", len(ids), unknown=0, documents=0, characters=0).read(ids, 3)
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux says what a process has mapped")
