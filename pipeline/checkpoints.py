@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import time
@@ -12,26 +11,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from pipeline.storage import whole
+
 KEPT_CHECKPOINTS = 2
-
-
-def put_in_place(aside: Path, target: Path) -> None:
-    """Renames what was written aside, a file or a folder, once it is on the disk: whoever looks finds it whole.
-
-    Without the synchronization a power cut can leave a renamed file without its content.
-    """
-    for path in (*(aside.rglob("*") if aside.is_dir() else ()), aside):
-        _synchronize(path)
-    os.replace(aside, target)
-    _synchronize(target.parent)
-
-
-def _synchronize(path: Path) -> None:
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 class TrainingError(RuntimeError):
@@ -51,15 +33,14 @@ class Checkpoints:
 
     def write(self, step: int, variables: list[tf.Variable], progress: dict[str, Any]) -> None:
         """Writes one checkpoint; whoever looks finds a whole one at any moment."""
-        aside = self.folder / "aside"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         # The progress is a variable too, for each of them is stored with a checksum.
         content = tf.train.Checkpoint(variables=variables, progress=tf.Variable(json.dumps(progress)))
-        content.write(str(aside / "variables"))
         target = self.folder / f"{step:012d}"
-        shutil.rmtree(target, ignore_errors=True)
-        put_in_place(aside, target)
+        with whole(target) as aside:
+            aside.mkdir()
+            content.write(str(aside / "variables"))
+            shutil.rmtree(target, ignore_errors=True)
         for old in self.all()[:-KEPT_CHECKPOINTS]:
             shutil.rmtree(old)
         self.written = time.monotonic()

@@ -12,9 +12,9 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins import projector
 
 from pipeline import plots
-from pipeline.checkpoints import put_in_place
 from pipeline.pairs import Pair
 from pipeline.run import Run
+from pipeline.storage import whole
 from pipeline.text_model import text_model
 
 PROJECTED_TOKENS = 10_000  # most labels that the projector draws well
@@ -131,11 +131,9 @@ def forget(folder: Path, step: int) -> None:
         kept = [event for event in events if event.step <= step]
         if is_whole and len(kept) == len(events):
             continue
-        aside = path.with_name(f"aside.{path.name}")
-        with tf.io.TFRecordWriter(str(aside)) as file:
+        with whole(path) as aside, tf.io.TFRecordWriter(str(aside)) as file:
             for event in kept:
                 file.write(event.SerializeToString())
-        put_in_place(aside, path)
 
 
 def _read_events(path: Path) -> tuple[list[Event], bool]:

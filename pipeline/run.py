@@ -28,9 +28,9 @@ from typing import Any
 import keras
 
 from pipeline import tokenizer as tokenizers
-from pipeline.checkpoints import put_in_place
 from pipeline.config import RequestError, RunConfig, from_json, nearest, to_json
 from pipeline.models import build
+from pipeline.storage import whole
 from pipeline.tokenizer import Tokenizer
 
 FORMAT = 1
@@ -187,6 +187,5 @@ def _checked_tokenizer(folder: Path, digest: str) -> Tokenizer:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file aside and renames it: a reader finds the old file or the new one, never a half."""
-    aside = path.with_name(path.name + ".aside")
-    aside.write_text(json.dumps(value, indent=1, ensure_ascii=False), "utf-8")
-    put_in_place(aside, path)
+    with whole(path) as aside:
+        aside.write_text(json.dumps(value, indent=1, ensure_ascii=False), "utf-8")

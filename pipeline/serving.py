@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import keras
 
-from pipeline.checkpoints import put_in_place
 from pipeline.config import RequestError
 from pipeline.generation import SETTINGS_FILE, own_settings
 from pipeline.run import Run
+from pipeline.storage import whole
 from pipeline.text_model import text_model
 
 
@@ -34,13 +33,8 @@ def export(run: Run, version: int | None = None) -> Path:
     # 1. A version that is free.  2. Written aside.  3. Renamed: a version that is there is whole.
     parent = run.folder / "export"
     target = parent / str(_version(parent, version))
-    aside = parent / "aside"
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
+    with whole(target) as aside:
         _write(run, aside)
-        put_in_place(aside, target)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return target
 
 

@@ -27,10 +27,10 @@ import numpy as np
 from pipeline import corpus as corpora
 from pipeline import pairs
 from pipeline.blocks import grouped, in_threads
-from pipeline.checkpoints import put_in_place
 from pipeline.config import CorpusConfig, RequestError, RunConfig, to_json
 from pipeline.corpus import Corpus
 from pipeline.files import Piece
+from pipeline.storage import whole
 from pipeline.tokenizer import Tokenizer
 
 FORMAT = 1  # of the ids on disk; part of their folder's name
@@ -141,13 +141,23 @@ def prepare(
     Path(cache).mkdir(parents=True, exist_ok=True)
     with open(Path(cache) / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be tokenizing the same text: it is waited for
-        if not (folder / "ids.json").exists():
+        if not _is_whole(folder):
             _write_splits(_sides(splits, tokenizer, source_tokenizer), folder)
     facts = json.loads((folder / "ids.json").read_text())
     files = {name: TokenFile(**row | {"path": str(folder / row["path"])}) for name, row in facts.items()}
     if source_tokenizer is None:
         return files
     return {name: PairFile(files[f"{name}.source"], files[name]) for name in splits}
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a cache's folder holds all that its own list says: a disk may have been full, or a copy cut short."""
+    try:
+        files = json.loads((folder / "ids.json").read_text()).values()
+        sizes = [(folder / file["path"], file["tokens"] * np.dtype(file["dtype"]).itemsize) for file in files]
+        return all(path.stat().st_size == size for path, size in sizes)
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def _sides(splits, tokenizer: Tokenizer, source_tokenizer: Tokenizer | None) -> dict[str, tuple]:
@@ -168,17 +178,12 @@ def write_pairs(
 
 def _write_splits(sides: dict[str, tuple], folder: Path) -> None:
     """Writes a cache's folder aside and renames it: a folder that is there is whole."""
-    aside = folder.with_name(f"{folder.name}.aside")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    try:
+    with whole(folder) as aside:  # a text may be refused deep inside, with much of it written
+        aside.mkdir()
         facts = {name: write_ids(*side, aside / f"{name}.ids") for name, side in sides.items()}
         rows = {name: dataclasses.asdict(fact) | {"path": f"{name}.ids"} for name, fact in facts.items()}
         (aside / "ids.json").write_text(json.dumps(rows, indent=1))
         shutil.rmtree(folder, ignore_errors=True)
-        put_in_place(aside, folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)  # a text may be refused deep inside, with much of it written
 
 
 def write_ids(split: Iterable[Piece], tokenizer: Tokenizer, path: str | os.PathLike) -> TokenFile:

@@ -18,7 +18,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from pipeline import corpus as corpora
 from pipeline import evaluation, monitoring
 from pipeline import run as runs
 from pipeline import tokenizer as tokenizers
-from pipeline.checkpoints import Checkpoints, TrainingError, put_in_place
+from pipeline.checkpoints import Checkpoints, TrainingError
 from pipeline.config import RequestError, RunConfig, TrainingConfig, difference
 from pipeline.dataset import to_dataset, training_batches
 from pipeline.devices import Devices, open_devices
@@ -38,20 +38,28 @@ from pipeline.models import family
 from pipeline.optimization import build_optimizer, learning_rate, make_step
 from pipeline.pairs import Pair
 from pipeline.run import Run, write_json
+from pipeline.storage import reason, whole
 from pipeline.token_files import PairFile, TokenFile, open_corpus, prepare
 from pipeline.tokenizer import Tokenizer
 
 STEPS_PER_LOG = 20
 FEW_STEPS = 1000
 # Between one start of a run and the next.
-MAY_CHANGE = ("training.epochs", "training.checkpoint_seconds", "training.devices", "training.tensor_float_32")
+MAY_CHANGE = (
+    "name:",  # the folder was renamed
+    "training.epochs",
+    "training.checkpoint_seconds",
+    "training.devices",
+    "training.tensor_float_32",
+)
 
 
 class Interrupted(RuntimeError):
-    """Training was asked to stop by a signal, wrote a checkpoint and stopped."""
+    """Training was asked to stop by a signal, wrote a checkpoint, if there was anything to write, and stopped."""
 
-    def __init__(self, signal_number: int, step: int):
-        super().__init__(f"Stopped at step {step:,}. The same command goes on from there.")
+    def __init__(self, signal_number: int, step: int | None = None):
+        where = "before the first step" if step is None else f"at step {step:,}"
+        super().__init__(f"Stopped {where}. The same command goes on from there.")
         self.exit_status = 128 + signal_number
 
 
@@ -90,9 +98,14 @@ def train(
 
     Raises:
         RequestError: the folder holds a run with other settings or another text; nothing is changed.
-        TrainingError: the loss is no longer a number.
+        TrainingError: the loss is no longer a number, or something could not be read or written.
         Interrupted: SIGINT or SIGTERM came; a checkpoint was written.
     """
+    with _signals(_stop_at_once):
+        return _train(config, directory, cache, callbacks)
+
+
+def _train(config: RunConfig, directory, cache, callbacks) -> Run:
     # 1. The text and the tokenizer.  2. The run's folder, new or checked.  3. The model.  4. The loop.
     devices = open_devices(config.training.devices)
     devices.check(config.dataset.batch_size)
@@ -178,6 +191,11 @@ class Trainer:
     def restore(self) -> None:
         """Goes back to the latest whole checkpoint, if there is one."""
         content = self.checkpoints.read(self.variables())
+        if content is None and len(self.run.history) > 1:
+            raise TrainingError(
+                f"{self.run.folder} has learnt for {len(self.run.history)} epochs, but its checkpoints are gone: it "
+                "cannot go on. Put them back, or begin anew under another --name."
+            )
         if content is not None:
             self.progress = Progress(**content)
             state = [tf.identity(variable) for variable in self.state_variables]
@@ -202,13 +220,26 @@ class Trainer:
         logs = self.run.folder / "logs" if self.devices.is_chief else None
         if logs:
             monitoring.forget(logs, self.progress.step)
-        with monitoring.Monitor(logs, self.shown_pairs) as self.monitor, _signals() as self.signal:
-            self.callbacks.on_train_begin()
-            while self.progress.epoch < self.config.training.epochs and not self._exhausted():
-                self.callbacks.on_epoch_begin(self.progress.epoch)
-                self._run_steps()
-                self._end_epoch()
-            self.callbacks.on_train_end()
+        self.signal: list[int] = []
+        try:
+            with monitoring.Monitor(logs, self.shown_pairs) as self.monitor, _signals(self._take_signal):
+                self.callbacks.on_train_begin()
+                while self.progress.epoch < self.config.training.epochs and not self._exhausted():
+                    self.callbacks.on_epoch_begin(self.progress.epoch)
+                    self._run_steps()
+                    self._end_epoch()
+                self.callbacks.on_train_end()
+        except (OSError, tf.errors.OpError) as error:  # a full disk, above all
+            raise TrainingError(
+                f"Stopped behind step {self.progress.step:,}: {reason(error)}. What was written before is whole: when "
+                "that is mended, the same command goes on from the last checkpoint."
+            ) from error
+
+    def _take_signal(self, number: int, frame) -> None:
+        """Remembers a signal, so that the step under way can be finished and written down."""
+        if self.signal:  # whoever asks twice does not want to wait
+            raise KeyboardInterrupt
+        self.signal.append(number)
 
     def _exhausted(self) -> bool:
         patience = self.config.training.patience
@@ -317,10 +348,11 @@ class Trainer:
 
     def _write_epoch(self, better: bool) -> None:
         folder = self.run.folder
-        _save_weights(self.model, folder / "latest.weights.h5")
+        with whole(folder / "latest.weights.h5") as aside:
+            self.model.save_weights(aside)
         if better:
-            shutil.copyfile(folder / "latest.weights.h5", folder / "best.aside")
-            put_in_place(folder / "best.aside", folder / "best.weights.h5")
+            with whole(folder / "best.weights.h5") as aside:
+                shutil.copyfile(folder / "latest.weights.h5", aside)
         write_json(folder / "history.json", self.progress.history)
 
     def _validate(self) -> dict[str, float]:
@@ -409,30 +441,21 @@ def _only_one(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM, so that the step under way can be finished and written down."""
-    seen: list[int] = []
-    handlers = {}
-
-    def take(number, frame):
-        if seen:  # whoever asks twice does not want to wait
-            raise KeyboardInterrupt
-        seen.append(number)
-
+def _signals(handler: Callable) -> Iterator[None]:
+    """Hands SIGINT and SIGTERM to a handler."""
+    before = {}
     with contextlib.suppress(ValueError):  # not in the main thread, as in some notebooks: signals stay as they are
         for number in (signal.SIGINT, signal.SIGTERM):
-            handlers[number] = signal.signal(number, take)
+            before[number] = signal.signal(number, handler)
     try:
-        yield seen
+        yield
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
-def _save_weights(model: keras.Model, path: Path) -> None:
-    aside = path.with_name("aside.weights.h5")
-    model.save_weights(aside)
-    put_in_place(aside, path)
+def _stop_at_once(number: int, frame) -> None:
+    raise Interrupted(number)
 
 
 def _bar(progress: Progress, settings: TrainingConfig, steps: int) -> tqdm:

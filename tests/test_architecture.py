@@ -11,7 +11,7 @@ import pipeline
 PACKAGE = Path(pipeline.__file__).parent
 # Each group may import only from the groups before it.
 GROUPS = [
-    ["config", "blocks"],
+    ["config", "blocks", "storage"],
     ["checkpoints"],
     ["files"],
     ["corpus"],
