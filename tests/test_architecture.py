@@ -13,7 +13,7 @@ PACKAGE = Path(pipeline.__file__).parent
 GROUPS = [
     ["config", "blocks"],
     ["checkpoints"],
-    ["files"],
+    ["files", "downloads"],
     ["corpus"],
     ["pair_sources"],
     ["pairs"],
@@ -98,17 +98,84 @@ def test_an_effect_is_recognised(text):
     assert has_effect(ast.parse(text).body[0])
 
 
+# === What could run somebody else's code ===
+
+FORBIDDEN_MODULES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "jsonpickle"}
+FORBIDDEN_NAMES = {"eval", "exec", "compile", "__import__"}
+FORBIDDEN_ATTRIBUTES = {
+    "extractall", "extract", "unpack_archive",  # an entry may lie outside of the folder: see `downloads`
+    "enable_unsafe_deserialization", "system", "popen", "read_pickle", "to_pickle", "load_module", "exec_module",
+}  # fmt: skip
+SAFE_YAML = {"safe_load", "safe_load_all", "safe_dump", "YAMLError"}
+# What an argument may be where it is given; anything else, a variable too, is refused.
+ARGUMENTS = {"safe_mode": True, "shell": False}
+
+
+def unsafe(text: str) -> list[str]:
+    """Returns what in a module's text could run code that is loaded, or write outside of a folder."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            names = [ast.literal_eval(node.args[0])]  # raises where a variable names the module
+        else:
+            names = []
+        found += [name for name in names if FORBIDDEN_MODULES & set(name.split("."))]
+        found += [name for name in names if name.startswith("yaml.") and name.split(".")[1] not in SAFE_YAML]
+        if isinstance(node, ast.Name) and node.id in FORBIDDEN_NAMES:
+            found.append(node.id)
+        if isinstance(node, ast.Attribute):
+            of_yaml = ast.unparse(node.value) == "yaml" and node.attr not in SAFE_YAML
+            of_builtins = ast.unparse(node.value) == "builtins" and node.attr in FORBIDDEN_NAMES
+            if of_yaml or of_builtins or node.attr in FORBIDDEN_ATTRIBUTES:
+                found.append(ast.unparse(node))
+        if isinstance(node, ast.keyword):
+            allowed = isinstance(node.value, ast.Constant) and node.value.value is ARGUMENTS.get(node.arg)
+            if node.arg == "allow_pickle" or (node.arg in ARGUMENTS and not allowed):
+                found.append(ast.unparse(node))
+    return found
+
+
 @each_file
-def test_no_module_runs_text_or_reads_pickles(path):
-    tree = ast.parse(path.read_text("utf-8"))
-    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
-    assert not called & {"eval", "exec", "compile"}
-    named = {
-        alias.name for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names
-    }
-    froms = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert not (named | froms) & {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve"}
+def test_no_module_runs_what_it_loads(path):
+    assert unsafe(path.read_text("utf-8")) == []
     assert "allow_pickle" not in path.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import pickle", "import os, marshal as m", "from pickle import load", "from six.moves import cPickle",
+        "def f():\n    import dill", "import joblib.numpy_pickle", "import shelve", "from pandas import pickle",
+        "importlib.import_module('pickle')", "import_module('marshal')", "__import__('os')",
+        "eval(x)", "exec(x)", "compile(x, '', 'exec')", "run = eval", "map(eval, x)", "builtins.exec(x)",
+        "yaml.load(x)", "yaml.load(x, Loader=yaml.Loader)", "yaml.unsafe_load(x)", "yaml.full_load(x)",
+        "from yaml import load", "from yaml import UnsafeLoader", "y = yaml.load",
+        "np.load(x, allow_pickle=True)", "np.load(x, allow_pickle=y)", "np.save(x, y, allow_pickle=True)",
+        "keras.models.load_model(x, safe_mode=False)", "load_model(x, safe_mode=mode)",
+        "keras.config.enable_unsafe_deserialization()",
+        "subprocess.run(x, shell=True)", "subprocess.Popen(x, shell=y)", "os.system(x)", "os.popen(x)",
+        "tarfile.open(x).extractall()", "zipfile.ZipFile(x).extractall(y)", "archive.extract(x)",
+        "shutil.unpack_archive(x)", "pandas.read_pickle(x)", "spec.loader.exec_module(x)",
+    ],
+)  # fmt: skip
+def test_what_could_run_code_is_recognised(text):
+    assert unsafe(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import re, json", "re.compile(x)", "model.compile(loss=x)", "ast.literal_eval(x)", "model.eval_shape(x)",
+        "yaml.safe_load(x)", "import yaml", "from yaml import safe_load", "np.load(x)", "importlib.import_module('re')",
+        "load_model(x, safe_mode=True)", "subprocess.run([x], shell=False)", "zipfile.ZipFile(x).infolist()",
+    ],
+)  # fmt: skip
+def test_what_cannot_is_let_through(text):
+    assert not unsafe(text)
 
 
 @each_file
