@@ -100,7 +100,19 @@ def test_an_effect_is_recognised(text):
 
 # === What could run somebody else's code ===
 
-FORBIDDEN_MODULES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "jsonpickle"}
+ANY_MODULE = "?"  # a name that is computed
+FORBIDDEN_MODULES = {
+    ANY_MODULE,
+    "pickle",
+    "_pickle",
+    "cPickle",
+    "cloudpickle",
+    "dill",
+    "joblib",
+    "marshal",
+    "shelve",
+    "jsonpickle",
+}
 FORBIDDEN_NAMES = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_ATTRIBUTES = {
     "extractall", "extract", "unpack_archive",  # an entry may lie outside of the folder: see `downloads`
@@ -111,32 +123,42 @@ SAFE_YAML = {"safe_load", "safe_load_all", "safe_dump", "YAMLError"}
 ARGUMENTS = {"safe_mode": True, "shell": False}
 
 
+def named_modules(node: ast.AST) -> list[str]:
+    """Returns the modules that an import names, and for `from module import name` also `module.name`."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+        return [node.args[0].value if isinstance(node.args[0], ast.Constant) else ANY_MODULE]
+    return []
+
+
+def is_unsafe(node: ast.AST) -> bool:
+    """Whether a node of a syntax tree could run code that is loaded, or write outside of a folder."""
+    match node:
+        case ast.Name(id=name):
+            return name in FORBIDDEN_NAMES
+        case ast.Attribute(value=ast.Name(id="yaml"), attr=name):
+            return name not in SAFE_YAML
+        case ast.Attribute(value=ast.Name(id="builtins"), attr=name):
+            return name in FORBIDDEN_NAMES
+        case ast.Attribute(attr=name):
+            return name in FORBIDDEN_ATTRIBUTES
+        case ast.keyword(arg="allow_pickle"):
+            return True
+        case ast.keyword(arg=name, value=value) if name in ARGUMENTS:
+            return not (isinstance(value, ast.Constant) and value.value is ARGUMENTS[name])
+    return False
+
+
 def unsafe(text: str) -> list[str]:
-    """Returns what in a module's text could run code that is loaded, or write outside of a folder."""
-    found = []
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
-            names = [ast.literal_eval(node.args[0])]  # raises where a variable names the module
-        else:
-            names = []
-        found += [name for name in names if FORBIDDEN_MODULES & set(name.split("."))]
-        found += [name for name in names if name.startswith("yaml.") and name.split(".")[1] not in SAFE_YAML]
-        if isinstance(node, ast.Name) and node.id in FORBIDDEN_NAMES:
-            found.append(node.id)
-        if isinstance(node, ast.Attribute):
-            of_yaml = ast.unparse(node.value) == "yaml" and node.attr not in SAFE_YAML
-            of_builtins = ast.unparse(node.value) == "builtins" and node.attr in FORBIDDEN_NAMES
-            if of_yaml or of_builtins or node.attr in FORBIDDEN_ATTRIBUTES:
-                found.append(ast.unparse(node))
-        if isinstance(node, ast.keyword):
-            allowed = isinstance(node.value, ast.Constant) and node.value.value is ARGUMENTS.get(node.arg)
-            if node.arg == "allow_pickle" or (node.arg in ARGUMENTS and not allowed):
-                found.append(ast.unparse(node))
-    return found
+    """Returns the places of a module's text that are unsafe."""
+    nodes = list(ast.walk(ast.parse(text)))
+    modules = [name for node in nodes for name in named_modules(node)]
+    of_yaml = [name for name in modules if name.startswith("yaml.") and name.split(".")[1] not in SAFE_YAML]
+    forbidden = [name for name in modules if FORBIDDEN_MODULES & set(name.split("."))]
+    return [*forbidden, *of_yaml, *(ast.unparse(node) for node in nodes if is_unsafe(node))]
 
 
 @each_file
@@ -150,8 +172,9 @@ def test_no_module_runs_what_it_loads(path):
     [
         "import pickle", "import os, marshal as m", "from pickle import load", "from six.moves import cPickle",
         "def f():\n    import dill", "import joblib.numpy_pickle", "import shelve", "from pandas import pickle",
-        "importlib.import_module('pickle')", "import_module('marshal')", "__import__('os')",
-        "eval(x)", "exec(x)", "compile(x, '', 'exec')", "run = eval", "map(eval, x)", "builtins.exec(x)",
+        "importlib.import_module('pickle')", "importlib.import_module(name)", "import_module('marshal')",
+        "__import__('os')", "eval(x)", "exec(x)",
+        "compile(x, '', 'exec')", "run = eval", "map(eval, x)", "builtins.exec(x)",
         "yaml.load(x)", "yaml.load(x, Loader=yaml.Loader)", "yaml.unsafe_load(x)", "yaml.full_load(x)",
         "from yaml import load", "from yaml import UnsafeLoader", "y = yaml.load",
         "np.load(x, allow_pickle=True)", "np.load(x, allow_pickle=y)", "np.save(x, y, allow_pickle=True)",
