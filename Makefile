@@ -21,7 +21,7 @@ notebooks: .venv/ready-dev
 	$(BIN)/python notebooks/run.py $(wildcard notebooks/0*.py)
 
 nightly: .venv/ready-dev
-	$(BIN)/python -m pytest tests/test_random.py --hypothesis-profile=nightly --durations=0 --durations-min=1
+	$(BIN)/python -m pytest -n 2 tests/test_random.py --hypothesis-profile=nightly --durations=0 --durations-min=1
 
 # --strict: a package that the service does not know is a failure, not a package without vulnerabilities.
 audit: .venv/ready-dev
