@@ -1,10 +1,13 @@
 # make run    from a book to a served model, in some minutes
 # make test   format, lint and all tests
 # make notebooks   run all notebooks anew, with their full settings
+# make nightly     what takes longer than a test may: 10,000 random cases of every property in tests/test_random.py
+# make audit       known vulnerabilities of the installed packages, asked of PyPI (AUDIT=osv: of osv.dev)
 PYTHON ?= python3
 BIN := .venv/bin
+AUDIT ?= pypi
 
-.PHONY: run test notebooks format clean
+.PHONY: run test notebooks nightly audit format clean
 
 run: .venv/ready
 	$(BIN)/python -m pipeline demo kjv-words
@@ -16,6 +19,13 @@ test: .venv/ready-dev
 
 notebooks: .venv/ready-dev
 	$(BIN)/python notebooks/run.py $(wildcard notebooks/0*.py)
+
+nightly: .venv/ready-dev
+	$(BIN)/python -m pytest -n 2 tests/test_random.py --hypothesis-profile=nightly --durations=0 --durations-min=1
+
+# --strict: a package that the service does not know is a failure, not a package without vulnerabilities.
+audit: .venv/ready-dev
+	$(BIN)/pip-audit --strict --local --progress-spinner=off --vulnerability-service=$(AUDIT)
 
 format: .venv/ready-dev
 	$(BIN)/ruff format .

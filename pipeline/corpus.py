@@ -13,7 +13,6 @@ import functools
 import hashlib
 import importlib
 import importlib.metadata
-import io
 import itertools
 import json
 import re
@@ -25,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline import files
+from pipeline import downloads, files
 from pipeline.config import CorpusConfig, RequestError, nearest
 from pipeline.files import Piece
 from pipeline.files import clean as clean
@@ -461,7 +460,6 @@ def nltk_reader(name: str):
     import nltk.data
     from nltk.corpus.reader import CorpusReader
     from nltk.corpus.util import LazyCorpusLoader
-    from nltk.downloader import Downloader
 
     # Not `nltk.corpus`, which is a stand-in that does not know its own names.
     corpora = vars(importlib.import_module("nltk.corpus"))
@@ -475,7 +473,7 @@ def nltk_reader(name: str):
         readers[name].fileids()
     except LookupError:
         try:
-            Downloader().download(name, directory, quiet=True, raise_on_error=True, print_error_to=io.StringIO())
+            downloads.fetch_corpus(name, NLTK_DIRECTORY)
             readers[name].fileids()
         except (LookupError, OSError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]

@@ -129,7 +129,7 @@ def generate(
         end_id: the token that ends a text; it is counted.
         padding_id: what stands behind the end.
         limit: most new tokens of any row; `max_new_tokens` is cut to 0..`limit`.
-        banned_ids: tokens that are never generated.
+        banned_ids: tokens that are never generated; a row that has no other possible token ends.
         prompt_token_ids: (B, T) ragged int32, seen already by the repetition penalty and the n-gram rule.
         no_repeat_ngram: no n-gram of this length comes up twice; 0 is off.
     """
@@ -147,6 +147,7 @@ def generate(
         logits, new_state = step(token_ids, memory, state)
         allowed, seen = _restrict(logits, rules, index, token_ids, seen, written)
         token_ids = _choose(allowed, tf.gather(uniforms, index), sampling)
+        token_ids = _or_else(token_ids, allowed, banned_ids, end_id)
         log_probability += tf.where(index < tokens, _log_probability_of(token_ids, logits), 0.0)
         index += 1
         tokens = tf.where(token_ids == end_id, tf.minimum(tokens, index), tokens)
@@ -438,9 +439,17 @@ def _choose(logits, uniforms, sampling):
         warm = apply_temperature(logits, sampling.temperature)
         is_cut = tf.reduce_any((sampling.top_k > 0) | (sampling.top_p < 1.0))
         inside = tf.cond(is_cut, lambda: _truncate(warm, sampling.top_k, sampling.top_p), lambda: warm)
-        return tf.where(is_drawn, sample(inside, uniforms), likeliest)
+        return tf.where(is_drawn, sample(inside, uniforms, otherwise=likeliest), likeliest)
 
     return tf.cond(tf.reduce_any(is_drawn), drawn, lambda: likeliest)
+
+
+def _or_else(token_ids, logits, banned_ids, end_id):
+    """Returns the tokens (B,); where a row has no possible one, because of NaN or bans, it ends instead."""
+    vocabulary, banned = range(logits.shape[-1]), set(banned_ids)
+    otherwise = next((i for i in (end_id, *vocabulary) if i in vocabulary and i not in banned), 0)
+    is_possible = tf.gather(logits, token_ids, batch_dims=1) > -float("inf")  # not so of NaN
+    return tf.where(is_possible, token_ids, otherwise)
 
 
 def _log_probability_of(token_ids, logits):

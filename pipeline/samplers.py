@@ -31,12 +31,12 @@ def penalize_repetition(logits: tf.Tensor, seen: tf.Tensor, penalty: tf.Tensor) 
     Args:
         logits: (B, V).
         seen: (B, V) bool, the tokens that the row holds already.
-        penalty: (B,), 1 is off, and so is what is not positive.
+        penalty: (B,), cut to 1e-6..1e6, lest a logit becomes infinite or NaN; 1 is off, and so is what is not positive.
 
     >>> penalize_repetition(tf.constant([[2.0, -2.0, 1.0]]), [[True, True, False]], tf.constant([2.0])).numpy().tolist()
     [[1.0, -4.0, 1.0]]
     """
-    factor = tf.where(penalty > 0.0, penalty, 1.0)[:, None]
+    factor = tf.where(penalty > 0.0, tf.clip_by_value(penalty, 1e-6, 1e6), 1.0)[:, None]
     return tf.where(seen, tf.where(logits > 0.0, logits / factor, logits * factor), logits)
 
 
@@ -149,19 +149,21 @@ def uniform(seed: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
     return tf.cast(shifted(bits, 40), tf.float32) * 2.0**-24
 
 
-def sample(logits: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
+def sample(logits: tf.Tensor, uniforms: tf.Tensor, otherwise: tf.Tensor | int = 0) -> tf.Tensor:
     """Returns one token per row by the inverse of the cumulative distribution.
 
     A token of probability 0 is never returned: the token is the first at which the cumulative sum passes
     `uniform · total`, and that product is less than the total for every uniform number up to 1 - 2⁻²⁴.
 
     Args:
-        logits: (B, V); a row that holds NaN or nothing but -inf gives token 0.
+        logits: (B, V).
         uniforms: (B,) in [0, 1).
+        otherwise: (B,) int32, what a row gives that has no probabilities: it holds NaN, +inf or nothing but -inf.
 
     >>> sample(tf.math.log([[0.5, 0.5], [0.5, 0.5], [0.0, 1.0]]), tf.constant([0.4, 0.6, 0.0])).numpy().tolist()
     [0, 1, 1]
     """
     cumulative = tf.cumsum(tf.nn.softmax(logits), axis=1)
     passed = cumulative > cumulative[:, -1:] * uniforms[:, None]
-    return tf.argmax(passed, axis=1, output_type=tf.int32)  # (B,)
+    token_ids = tf.argmax(passed, axis=1, output_type=tf.int32)  # (B,)
+    return tf.where(tf.gather(passed, token_ids, batch_dims=1), token_ids, otherwise)

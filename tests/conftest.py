@@ -12,6 +12,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # what is promised bit for bit is pro
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
 
 import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 from pipeline import files  # noqa: E402
 from pipeline.config import (  # noqa: E402
@@ -21,10 +22,17 @@ from pipeline.config import (  # noqa: E402
     RequestError,
     RunConfig,
     SamplingConfig,
+    Seq2SeqConfig,
     TokenizerConfig,
     TrainingConfig,
     override,
 )
+from pipeline.pairs import Pair  # noqa: E402
+
+# How many cases of each property in test_random.py: `make nightly` asks for the second profile.
+settings.register_profile("suite", max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+settings.register_profile("nightly", settings.get_profile("suite"), max_examples=10_000)
+settings.load_profile("suite")
 
 # What makes any preset train in a moment.
 SMALL = [
@@ -54,6 +62,19 @@ def some_lines(count: int, seed: int = 1) -> list[str]:
     generator = random.Random(seed)
     words = ["light", "water", "earth", "heaven", "said", "God's", "and", "the", "我喜歡學習", "然後", "他说"]
     return [f"{i} " + " ".join(generator.choice(words) for _ in range(6)) + "." for i in range(count)]
+
+
+def some_pairs(count, seed=1):
+    """Numbered sources, none twice, of some words, and as targets the words' first letters."""
+    generator = random.Random(seed)
+    words = ["red", "green", "bird", "fish", "我喜歡", "tea", "seven"]
+    sources = [[str(i), *generator.choices(words, k=generator.randint(1, 5))] for i in range(count)]
+    return [Pair(" ".join(source), "".join(word[0] for word in source)) for source in sources]
+
+
+def written(path, pairs):
+    path.write_text("".join(f"{pair.source}\t{pair.target}\n" for pair in pairs), "utf-8")
+    return str(path)
 
 
 def refusal(function, *arguments) -> str:
@@ -109,6 +130,33 @@ def tiny_run(tiny_config, tmp_path_factory):
 def copied_run(tiny_run, tmp_path):
     """A copy of the finished run's folder, to be broken."""
     return shutil.copytree(tiny_run.folder, tmp_path / "runs" / "tiny")
+
+
+@pytest.fixture(scope="session")
+def pair_file(tmp_path_factory):
+    return written(tmp_path_factory.mktemp("pairs") / "pairs.tsv", some_pairs(60))
+
+
+@pytest.fixture(scope="session")
+def pair_config(pair_file):
+    """Words in, characters out, and attention."""
+    return RunConfig(
+        name="pairs",
+        corpus=CorpusConfig(source="files", files=(pair_file,), validation_share=0.1, test_share=0.1),
+        tokenizer=TokenizerConfig(level="character", source_level="word"),
+        dataset=DatasetConfig(batches="pairs", batch_size=8, source_length=9, sequence_length=7),
+        model=Seq2SeqConfig(cell="gru", embedding_dim=8, units=8, dropout=0.2),
+        training=TrainingConfig(epochs=2, learning_rate=1e-2, label_smoothing=0.1),
+        sampling=SamplingConfig(max_new_tokens=8, temperature=0.0),
+    )
+
+
+@pytest.fixture(scope="session")
+def pair_run(pair_config, tmp_path_factory):
+    """A finished run, for many tests: look at it, but alter only copies."""
+    from pipeline import training
+
+    return training.train(pair_config, tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ PACKAGE = Path(pipeline.__file__).parent
 GROUPS = [
     ["config", "blocks", "storage"],
     ["checkpoints"],
-    ["files"],
+    ["files", "downloads"],
     ["corpus"],
     ["pair_sources"],
     ["pairs"],
@@ -98,17 +98,107 @@ def test_an_effect_is_recognised(text):
     assert has_effect(ast.parse(text).body[0])
 
 
+# === What could run somebody else's code ===
+
+ANY_MODULE = "?"  # a name that is computed
+FORBIDDEN_MODULES = {
+    ANY_MODULE,
+    "pickle",
+    "_pickle",
+    "cPickle",
+    "cloudpickle",
+    "dill",
+    "joblib",
+    "marshal",
+    "shelve",
+    "jsonpickle",
+}
+FORBIDDEN_NAMES = {"eval", "exec", "compile", "__import__"}
+FORBIDDEN_ATTRIBUTES = {
+    "extractall", "extract", "unpack_archive",  # an entry may lie outside of the folder: see `downloads`
+    "enable_unsafe_deserialization", "system", "popen", "read_pickle", "to_pickle", "load_module", "exec_module",
+}  # fmt: skip
+SAFE_YAML = {"safe_load", "safe_load_all", "safe_dump", "YAMLError"}
+# What an argument may be where it is given; anything else, a variable too, is refused.
+ARGUMENTS = {"safe_mode": True, "shell": False}
+
+
+def named_modules(node: ast.AST) -> list[str]:
+    """Returns the modules that an import names, and for `from module import name` also `module.name`."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+        return [node.args[0].value if isinstance(node.args[0], ast.Constant) else ANY_MODULE]
+    return []
+
+
+def is_unsafe(node: ast.AST) -> bool:
+    """Whether a node of a syntax tree could run code that is loaded, or write outside of a folder."""
+    match node:
+        case ast.Name(id=name):
+            return name in FORBIDDEN_NAMES
+        case ast.Attribute(value=ast.Name(id="yaml"), attr=name):
+            return name not in SAFE_YAML
+        case ast.Attribute(value=ast.Name(id="builtins"), attr=name):
+            return name in FORBIDDEN_NAMES
+        case ast.Attribute(attr=name):
+            return name in FORBIDDEN_ATTRIBUTES
+        case ast.keyword(arg="allow_pickle"):
+            return True
+        case ast.keyword(arg=name, value=value) if name in ARGUMENTS:
+            return not (isinstance(value, ast.Constant) and value.value is ARGUMENTS[name])
+    return False
+
+
+def unsafe(text: str) -> list[str]:
+    """Returns the places of a module's text that are unsafe."""
+    nodes = list(ast.walk(ast.parse(text)))
+    modules = [name for node in nodes for name in named_modules(node)]
+    of_yaml = [name for name in modules if name.startswith("yaml.") and name.split(".")[1] not in SAFE_YAML]
+    forbidden = [name for name in modules if FORBIDDEN_MODULES & set(name.split("."))]
+    return [*forbidden, *of_yaml, *(ast.unparse(node) for node in nodes if is_unsafe(node))]
+
+
 @each_file
-def test_no_module_runs_text_or_reads_pickles(path):
-    tree = ast.parse(path.read_text("utf-8"))
-    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
-    assert not called & {"eval", "exec", "compile"}
-    named = {
-        alias.name for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names
-    }
-    froms = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert not (named | froms) & {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve"}
+def test_no_module_runs_what_it_loads(path):
+    assert unsafe(path.read_text("utf-8")) == []
     assert "allow_pickle" not in path.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import pickle", "import os, marshal as m", "from pickle import load", "from six.moves import cPickle",
+        "def f():\n    import dill", "import joblib.numpy_pickle", "import shelve", "from pandas import pickle",
+        "importlib.import_module('pickle')", "importlib.import_module(name)", "import_module('marshal')",
+        "__import__('os')", "eval(x)", "exec(x)",
+        "compile(x, '', 'exec')", "run = eval", "map(eval, x)", "builtins.exec(x)",
+        "yaml.load(x)", "yaml.load(x, Loader=yaml.Loader)", "yaml.unsafe_load(x)", "yaml.full_load(x)",
+        "from yaml import load", "from yaml import UnsafeLoader", "y = yaml.load",
+        "np.load(x, allow_pickle=True)", "np.load(x, allow_pickle=y)", "np.save(x, y, allow_pickle=True)",
+        "keras.models.load_model(x, safe_mode=False)", "load_model(x, safe_mode=mode)",
+        "keras.config.enable_unsafe_deserialization()",
+        "subprocess.run(x, shell=True)", "subprocess.Popen(x, shell=y)", "os.system(x)", "os.popen(x)",
+        "tarfile.open(x).extractall()", "zipfile.ZipFile(x).extractall(y)", "archive.extract(x)",
+        "shutil.unpack_archive(x)", "pandas.read_pickle(x)", "spec.loader.exec_module(x)",
+    ],
+)  # fmt: skip
+def test_what_could_run_code_is_recognised(text):
+    assert unsafe(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import re, json", "re.compile(x)", "model.compile(loss=x)", "ast.literal_eval(x)", "model.eval_shape(x)",
+        "yaml.safe_load(x)", "import yaml", "from yaml import safe_load", "np.load(x)", "importlib.import_module('re')",
+        "load_model(x, safe_mode=True)", "subprocess.run([x], shell=False)", "zipfile.ZipFile(x).infolist()",
+    ],
+)  # fmt: skip
+def test_what_cannot_is_let_through(text):
+    assert not unsafe(text)
 
 
 @each_file

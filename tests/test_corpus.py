@@ -323,7 +323,7 @@ def test_nltk_corpora_that_are_unknown_missing_or_no_text_are_refused(nltk_folde
     def offline(self, *arguments, **settings):
         raise ValueError("Error loading: no network")
 
-    monkeypatch.setattr(nltk.downloader.Downloader, "download", offline)
+    monkeypatch.setattr(nltk.downloader.Downloader, "info", offline)
     assert "did you mean 'gutenberg'" in refusal(corpus.load, CorpusConfig(source="nltk:gutenburg"))
     message = refusal(corpus.load, CorpusConfig(source="nltk:reuters"))
     assert "nltk:reuters" in message and "python -m nltk.downloader -d" in message and "no network" in message

@@ -385,6 +385,31 @@ def test_logits_that_are_no_numbers_do_not_disturb_the_neighbour(value):
         assert ((result.token_ids.numpy() >= 0) & (result.token_ids.numpy() < 9)).all()
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_row_without_a_possible_token_ends(temperature):
+    """It took token 0, padding, banned as it was, up to the most that it might have."""
+    nothing, no_number = [-math.inf] * 6, [math.nan] * 6
+    only_banned, infinite = [9.0, 9.0, 9.0, *[-math.inf] * 3], [0.0, 0.0, 0.0, 0.0, math.inf, 5.0]
+    table = rows([nothing, no_number, only_banned, infinite])
+    first, parameters = tf.fill([4], START), sampling(4, temperature=temperature, max_new_tokens=3)
+
+    def ids(**options):
+        options = {"banned_ids": [PADDING, UNKNOWN, START], "end_id": END, "padding_id": PADDING, "limit": 8, **options}
+        return decoding.generate(lambda *_: (table, ()), (), (), first, parameters, **options).token_ids.numpy()
+
+    assert ids().tolist() == [[END, 0, 0]] * 3 + [[4, 4, 4]]
+    assert ids(banned_ids=range(END + 1)).tolist()[:3] == [[4, 4, 4]] * 3  # the end banned, too
+    assert ids(no_repeat_ngram=1).tolist()[3] == [4, 5, END]
+
+
+@pytest.mark.parametrize("penalty", [math.inf, 3e38, 1e-45, 1e-30])
+def test_an_endless_penalty_makes_no_logit_endless(penalty):
+    """Zero times infinity was NaN, and the row lost."""
+    logits = rows([[0.0, 5.0, -5.0, 1e30]])
+    weakened = decoding.penalize_repetition(logits, tf.fill([1, 4], True), rows([penalty])).numpy()
+    assert np.isfinite(weakened).all() and weakened[0, 0] == 0
+
+
 def test_an_empty_batch():
     prompts = tf.RaggedTensor.from_row_splits(tf.zeros([0], tf.int32), tf.constant([0], tf.int64))
     result = run(Recurrent(9), [], sampling(0), prompt_token_ids=prompts, no_repeat_ngram=2)

@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import json
 import math
-import random
 import shutil
 import subprocess
 import sys
@@ -15,12 +14,8 @@ import tensorflow as tf
 
 from pipeline import evaluation, generation, metrics, run, serving, training
 from pipeline.config import (
-    CorpusConfig,
-    DatasetConfig,
     Document001Config,
-    RunConfig,
     SamplingConfig,
-    Seq2SeqConfig,
     TokenizerConfig,
     TrainingConfig,
     override,
@@ -30,48 +25,10 @@ from pipeline.pairs import Pair, PairSplit
 from pipeline.presets import PRESETS, preset
 from pipeline.text_model import text_model
 from pipeline.token_files import open_corpus, prepare, write_pairs
-from tests.conftest import refusal, small
+from tests.conftest import refusal, small, some_pairs, written
 from tests.test_training import At, Crash, crash, figures, same_weights
 
 SOURCES = ["one red bird", "我喜歡 tea", "", "seven", "one unheard-of 🙂 bird", "two two two two"]
-
-
-def some_pairs(count, seed=1):
-    """Numbered sources, none twice, of some words, and as targets the words' first letters."""
-    generator = random.Random(seed)
-    words = ["red", "green", "bird", "fish", "我喜歡", "tea", "seven"]
-    sources = [[str(i), *generator.choices(words, k=generator.randint(1, 5))] for i in range(count)]
-    return [Pair(" ".join(source), "".join(word[0] for word in source)) for source in sources]
-
-
-def written(path, pairs):
-    path.write_text("".join(f"{pair.source}\t{pair.target}\n" for pair in pairs), "utf-8")
-    return str(path)
-
-
-@pytest.fixture(scope="session")
-def pair_file(tmp_path_factory):
-    return written(tmp_path_factory.mktemp("pairs") / "pairs.tsv", some_pairs(60))
-
-
-@pytest.fixture(scope="session")
-def pair_config(pair_file):
-    """Words in, characters out, and attention."""
-    return RunConfig(
-        name="pairs",
-        corpus=CorpusConfig(source="files", files=(pair_file,), validation_share=0.1, test_share=0.1),
-        tokenizer=TokenizerConfig(level="character", source_level="word"),
-        dataset=DatasetConfig(batches="pairs", batch_size=8, source_length=9, sequence_length=7),
-        model=Seq2SeqConfig(cell="gru", embedding_dim=8, units=8, dropout=0.2),
-        training=TrainingConfig(epochs=2, learning_rate=1e-2, label_smoothing=0.1),
-        sampling=SamplingConfig(max_new_tokens=8, temperature=0.0),
-    )
-
-
-@pytest.fixture(scope="session")
-def pair_run(pair_config, tmp_path_factory):
-    """A finished run, for many tests: look at it, but alter only copies."""
-    return training.train(pair_config, tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")
