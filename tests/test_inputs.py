@@ -7,6 +7,7 @@ import io
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,10 @@ TEXT = "\n".join(some_lines(60)) + "\n"
 LATIN = "café au lait\n" * 100
 PAIRS = "".join(f"{i} the\t{i} le\n" for i in range(60))
 TRAIN = "train kjv-characters {small} --data book.txt"
+TRAIN_ON_LINE = (
+    f"{TRAIN} dataset.batches=windows dataset.windows=64 corpus.cut=character corpus.validation_share=0 "
+    "corpus.test_share=0"
+)
 
 
 class Row(NamedTuple):
@@ -35,16 +40,20 @@ class Row(NamedTuple):
         status: the exit status.
         stdin: what stands on standard input.
         prepare: changes the folder in which the command runs.
+        locked: a file or folder that nobody may read.
+        nightly: whether the row takes too long for every run of the tests (`pytest -m nightly`).
     """
 
     name: str
     command: str
     outcome: str
     words: tuple[str, ...] = ()
-    files: dict[str, bytes | str] = {}
+    files: dict[str, bytes | str | Callable[[], str]] = {}
     status: int = 0
     stdin: bytes = b""
     prepare: Callable[[Path], None] | None = None
+    locked: str = ""
+    nightly: bool = False
 
 
 def works(name: str, command: str, *words: str, **more) -> Row:
@@ -57,6 +66,11 @@ def refused(name: str, command: str, *words: str, status: int = 2, **more) -> Ro
 
 def book(content: bytes | str, name: str = "book.txt") -> dict[str, bytes | str]:
     return {name: content}
+
+
+def long_line(megabytes: int) -> dict[str, Callable[[], str]]:
+    """One line; written when it is needed, for the table is read with every test."""
+    return {"book.txt": lambda: "In the beginning was the Word. " * (megabytes * 10**6 // 31)}
 
 
 def setting(name: str, setting: str, *words: str) -> Row:
@@ -124,13 +138,13 @@ FILES = [
         "bytes that are not UTF-8", TRAIN, "byte 3", "--encoding", "errors=replace", files=book(LATIN.encode("cp1252"))
     ),
     works(
-        "the same with its encoding named",
+        "such bytes, their encoding named",
         "inspect book.txt --encoding cp1252 --json",
         '"lines": 100',
         files=book(LATIN.encode("cp1252")),
     ),
     works(
-        "the same, read with replacements",
+        "such bytes, read with replacements",
         "inspect book.txt corpus.errors=replace",
         "U+FFFD",
         files=book(LATIN.encode("cp1252")),
@@ -150,16 +164,37 @@ FILES = [
         "UTF-16 without one", "inspect book.txt", "zero", "--encoding utf-16", files=book(TEXT.encode("utf-16-le"))
     ),
     works(
-        "the same with its encoding named (UTF-16)",
+        "UTF-16 without one, its encoding named",
         "inspect book.txt --encoding utf-16-le --json",
         '"lines": 60',
         files=book(TEXT.encode("utf-16-le")),
     ),
-    works(
-        "one line of 20 MB",
-        "inspect book.txt --json",
-        '"lines": 1,',
-        files=book("In the beginning God created. " * 700_000),
+    works("one line of 20 MB", TRAIN_ON_LINE, '"epoch": 1', files=long_line(20)),
+    works("one line of 200 MB", TRAIN_ON_LINE, '"epoch": 1', files=long_line(200), nightly=True),
+    works("one line of 200 MB, inspected", "inspect book.txt", "characters", files=long_line(200), nightly=True),
+    refused(
+        "a file that may not be read",
+        "inspect book.txt",
+        "book.txt",
+        "Permission denied",
+        files=book(TEXT),
+        locked="book.txt",
+    ),
+    refused(
+        "a folder that may not be read",
+        "inspect texts",
+        "texts",
+        "Permission denied",
+        prepare=folders("texts"),
+        locked="texts",
+    ),
+    refused(
+        "a folder in it that may not be read",
+        "inspect texts",
+        "texts/more",
+        "Permission denied",
+        prepare=folders("texts/more"),
+        locked="texts/more",
     ),
     works(
         "a name with spaces and Chinese",
@@ -172,7 +207,11 @@ FILES = [
     refused("a folder without texts", "inspect empty", "empty", ".jsonl", prepare=folders("empty")),
     refused("a glob that matches nothing", "inspect '*.txt'", "*.txt", "matches no file"),
     refused(
-        "a .gz that is none", "inspect book.txt.gz", "book.txt.gz", "cannot be read", files=book(TEXT, "book.txt.gz")
+        "a .gz that is not compressed",
+        "inspect book.txt.gz",
+        "book.txt.gz",
+        "cannot be read",
+        files=book(TEXT, "book.txt.gz"),
     ),
     refused(
         "a .gz that is cut off",
@@ -257,10 +296,17 @@ TEXTS = [
     refused(
         "no token that comes up often enough", TRAIN + " tokenizer.min_count=999999", "min_count", files=book(TEXT)
     ),
-    refused(
-        "more subwords than the text has",
+    works(
+        "more subwords asked for than the text has",
         "train kjv-subwords {small} --data book.txt tokenizer.max_vocabulary_size=99999",
-        "99999",
+        '"epoch": 1',
+        files=book(TEXT),
+    ),
+    refused(
+        "fewer subwords than the text has characters",
+        "train kjv-subwords {small} --data book.txt tokenizer.max_vocabulary_size=5",
+        "max_vocabulary_size=5",
+        "every frequent character",
         files=book(TEXT),
     ),
     refused("pairs from a .txt", "train translate --data book.txt", "--target", files=book(TEXT)),
@@ -359,7 +405,6 @@ NAMES = [
         "other settings",
         "--name",
         files=book(TEXT),
-        prepare=lambda folder: None,
     ),
 ]
 
@@ -470,29 +515,61 @@ RUNS = [
     ),
     refused("a negative number of samples to measure", "evaluate {run} --samples -1", "samples=-1", "at least 0"),
     refused("a billion samples to measure", "evaluate {run} --samples 1000000000", "samples=1000000000"),
-    refused("samples of a run that is changed", "evaluate {run} --split training", "invalid choice", "validation"),
+    refused("a part of the text that is not scored", "evaluate {run} --split training", "invalid choice", "validation"),
     refused("a text to score that does not exist", "evaluate {run} --data missing.txt", "missing.txt does not exist"),
 ]
 
 ROWS = FILES + TEXTS + SETTINGS + NAMES + GENERATION + RUNS
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+PARAMETERS = [pytest.param(row, id=row.name, marks=pytest.mark.nightly if row.nightly else ()) for row in ROWS]
+
+
+@pytest.mark.parametrize("row", PARAMETERS)
 def test_every_input(row, command, tiny_run, tmp_path, monkeypatch):
     for name, content in row.files.items():
+        content = content() if callable(content) else content
         (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
     if "runs" in row.command:
         shutil.copytree(tiny_run.folder, tmp_path / "runs" / "tiny")
     if row.prepare:
         row.prepare(tmp_path)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(row.stdin)))
-    small = " ".join(SMALL)
-    typed = row.command.format(small=small, small_pairs="corpus.pairs=40", run=tiny_run.folder)
-    status, out, err = command(*shlex.split(typed))
+    typed = row.command.format(small=" ".join(SMALL), small_pairs="corpus.pairs=40", run=tiny_run.folder)
+    words = shlex.split(typed)
+    status, out, err = without_rights(tmp_path, row.locked, words) if row.locked else command(*words)
+    assert status == row.status, err
     if row.outcome == REFUSED:
         said = one_line(err)
-        assert err.rstrip().splitlines()[-1] == said and out == ""
+        assert out == "" and err.rstrip().splitlines()[-1] == said
     else:
         said = out
-    assert status == row.status, err
     assert [word for word in row.words if word not in said] == [], said[:2000]
+
+
+def without_rights(folder: Path, locked: str, words: list[str]) -> tuple[int, str, str]:
+    """Runs a command in a process to which a file's rights mean something, as they do not to root's."""
+    typed = [sys.executable, "-m", "pipeline", *words]
+    if os.geteuid() == 0:
+        if not shutil.which("setpriv"):
+            pytest.skip("root may read everything, and setpriv is not there to take that away")
+        rights = "-dac_override,-dac_read_search"
+        typed = ["setpriv", f"--inh-caps={rights}", f"--bounding-set={rights}", *typed]
+    mode = (folder / locked).stat().st_mode
+    os.chmod(folder / locked, 0)
+    try:
+        finished = subprocess.run(typed, cwd=folder, capture_output=True, text=True)
+    finally:
+        os.chmod(folder / locked, mode)
+    return finished.returncode, finished.stdout, finished.stderr
+
+
+def test_the_document_has_the_same_rows():
+    text = (Path(__file__).parent.parent / "docs" / "RELIABILITY.md").read_text("utf-8")
+    section = text.split("## Every input")[1].split("\n## ")[0]
+    cells = [
+        [cell.strip() for cell in line.strip("| \n").split(" | ")] for line in section.splitlines() if line[:1] == "|"
+    ]
+    documented = [(name, outcome) for name, outcome, *_ in cells if outcome in (WORKS, REFUSED)]
+    assert documented == [(row.name, row.outcome) for row in ROWS]
+    assert len({row.name for row in ROWS}) == len(ROWS)
