@@ -21,6 +21,7 @@ from pipeline import presets
 from pipeline.config import LONGEST, MODELS, RequestError, RunConfig, Section, nearest, override, to_json
 
 WORKED, FAILED, ASKED_WRONGLY = 0, 1, 2
+MOST_TEXTS = 1_000_000  # of one command: all of them are kept until the last is made
 SETTING = re.compile(r"[a-z_]+\.[a-z_]+=")
 
 
@@ -60,7 +61,7 @@ class Parser(argparse.ArgumentParser):
     """A parser whose complaint is one line."""
 
     def error(self, message: str):
-        self.exit(ASKED_WRONGLY, f"{self.prog}: {message}. See {self.prog} --help\n")
+        self.exit(ASKED_WRONGLY, f"pipeline: {message}. See {self.prog} --help\n")
 
 
 # === Commands ===
@@ -81,7 +82,7 @@ def inspect(options: argparse.Namespace) -> None:
     named = [word for word in options.files if word not in settings]
     if not named:
         raise RequestError("inspect needs a text: name a FILE besides the settings.")
-    config = override(_with_files(RunConfig(), named, ()), settings)
+    config = override(_with_files(RunConfig(), named, ()), [*settings, *_encoding_settings(options)])
     _start_tensorflow()
     from pipeline import inspection
 
@@ -106,6 +107,7 @@ def generate(options: argparse.Namespace) -> None:
     if prompts == ["-"]:
         prompts = [line.rstrip(b"\r\n").decode("utf-8", "replace") for line in sys.stdin.buffer]
     _at_least_one("samples", options.samples)
+    _refuse_too_many(options.samples, len(prompts))
     folder = _run_or_export(options.source)
     _start_tensorflow()
     from pipeline import generation
@@ -128,6 +130,9 @@ def generate(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Prints the figures of a run on held-out text."""
+    if options.encoding is not None and not options.data:
+        raise RequestError("--encoding goes with --data: it is the encoding of the files that are scored.")
+    _refuse_out_of_range("samples", options.samples, MOST_TEXTS)
     _start_tensorflow()
     from pipeline import evaluation
     from pipeline.run import load
@@ -136,6 +141,7 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.target:
         given["target_files"] = options.target
     run = load(options.folder)
+    run = dataclasses.replace(run, config=override(run.config, _encoding_settings(options)))
     figures = evaluation.evaluate(run, options.data, samples=options.samples, split=options.split, **given)
     print(json.dumps(figures, indent=1, ensure_ascii=False))
 
@@ -183,6 +189,7 @@ def _preset_arguments(command: argparse.ArgumentParser) -> None:
 def _inspect_arguments(command: argparse.ArgumentParser) -> None:
     text = ".txt, .gz, .jsonl, .csv, .tsv, folders or globs; corpus.field=value changes how they are read"
     command.add_argument("files", nargs="+", metavar="FILE", help=text)
+    _encoding_argument(command)
     command.add_argument("--json", action="store_true", help="one JSON object")
 
 
@@ -198,6 +205,7 @@ def _train_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--validation-target", nargs="+", default=[], metavar="FILE", help="the targets of --validation"
     )
+    _encoding_argument(command)
     command.add_argument("--name", help="the run's folder; default: the preset's name, with the file's after --data")
     command.add_argument("--directory", default="saved_models", help="where runs are kept (default: %(default)s)")
 
@@ -223,6 +231,7 @@ def _evaluate_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--data", nargs="+", default=[], metavar="FILE", help="score these files, not the run's test text"
     )
+    _encoding_argument(command)
     command.add_argument("--samples", type=int, default=0, metavar="N", help="also generate N texts and measure them")
     command.add_argument("--split", default="test", choices=("test", "validation"), help="of the run's own text")
     command.add_argument("--target", nargs="+", default=[], metavar="FILE", help="of pairs: the targets of --data")
@@ -243,6 +252,11 @@ def _benchmark_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--repeat", type=int, default=5, metavar="N", help="timed runs of each side (default: 5)")
     text = "size of the text for ingest, in 10⁶ bytes, written to the temporary folder (default: 200)"
     command.add_argument("--megabytes", type=float, default=200.0, metavar="MB", help=text)
+
+
+def _encoding_argument(command: argparse.ArgumentParser) -> None:
+    text = "of the files, by Python's name: gb18030, cp1252 … (default: utf-8; a byte-order mark wins)"
+    command.add_argument("--encoding", metavar="NAME", help=text)
 
 
 GENERATION_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
@@ -336,12 +350,19 @@ def _run_config(options: argparse.Namespace) -> RunConfig:
     config = _with_targets(config, options.target, options.validation_target)
     if config.corpus.source == "files" and not config.corpus.files and not _sets_files(options.settings):
         raise RequestError(f"The preset {options.preset} needs a text of yours: add --data FILE.")
-    config = override(config, options.settings)
+    if options.encoding is not None and config.corpus.source != "files" and not _sets_files(options.settings):
+        raise RequestError("--encoding goes with --data: a packaged text has its own.")
+    config = override(config, [*options.settings, *_encoding_settings(options)])
     return dataclasses.replace(config, name=options.name) if options.name is not None else config
 
 
 def _sets_files(settings: Sequence[str]) -> bool:
     return any(setting.startswith("corpus.files=") for setting in settings)
+
+
+def _encoding_settings(options: argparse.Namespace) -> list[str]:
+    """What `--encoding` is short for."""
+    return [] if options.encoding is None else [f"corpus.encoding={options.encoding}"]
 
 
 def _with_files(config: RunConfig, files: Sequence[str], validation: Sequence[str]) -> RunConfig:
@@ -386,6 +407,20 @@ def _run_or_export(path: str) -> Path:
 def _at_least_one(name: str, value: int) -> None:
     if value < 1:
         raise RequestError(f"{name}={value} is not allowed: it must be at least 1.")
+
+
+def _refuse_out_of_range(name: str, value: int, most: int) -> None:
+    if not 0 <= value <= most:
+        raise RequestError(f"{name}={value} is not allowed: it must be at least 0 and at most {most}.")
+
+
+def _refuse_too_many(samples: int, prompts: int) -> None:
+    """Refuses more texts than can be kept, before anything is made for each of them."""
+    if samples * prompts > MOST_TEXTS:
+        raise RequestError(
+            f"samples={samples} is not allowed with {prompts:,} prompts: one command makes at most {MOST_TEXTS:,} "
+            f"texts. Set --samples {max(1, MOST_TEXTS // prompts)} or fewer, and call it again with another --seed."
+        )
 
 
 def _settings_help() -> str:

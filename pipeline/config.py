@@ -19,6 +19,10 @@ from dataclasses import dataclass
 from typing import Any
 
 LEVELS = ("character", "word", "whitespace", "subword")
+# Of numbers that have no bound of their own: TensorFlow counts in 32 bits, and computes in float32.
+LARGEST, LARGEST_FLOAT = 2**31 - 1, 3e38
+# Of a network: beyond these no machine has the memory, and TensorFlow no number for the entries of a matrix.
+WIDEST, MOST_LAYERS = 1_000_000, 100
 LONGEST = 1000  # most new tokens for one prompt, fixed into every export: one long row holds up its whole batch
 
 
@@ -146,9 +150,9 @@ class LanguageModelConfig(Section):
 
     family: str = setting("language_model", "the model family", choices=("language_model",))
     cell: str = setting("lstm", "the recurrent layer", choices=("lstm", "gru", "rnn"))
-    embedding_dim: int = setting(256, "size of a token's vector (E)", minimum=1)
-    units: int = setting(256, "size of a recurrent layer (U)", minimum=1)
-    num_layers: int = setting(1, "recurrent layers", minimum=1)
+    embedding_dim: int = setting(256, "size of a token's vector (E)", minimum=1, maximum=WIDEST)
+    units: int = setting(256, "size of a recurrent layer (U)", minimum=1, maximum=WIDEST)
+    num_layers: int = setting(1, "recurrent layers", minimum=1, maximum=MOST_LAYERS)
     dropout: float = setting(0.0, "share dropped on the non-recurrent connections", minimum=0.0, maximum=0.95)
     tie_embeddings: bool = setting(False, "the output layer uses the embedding's matrix")
     softmax: str = setting(
@@ -190,9 +194,9 @@ class Seq2SeqConfig(Section):
     family: str = setting("seq2seq", "the model family", choices=("seq2seq",))
     cell: str = setting("lstm", "the recurrent layers", choices=("lstm", "gru"))
     inputs: str = setting("embedding", "how tokens enter", choices=("embedding", "one_hot"))
-    embedding_dim: int = setting(256, "size of a token's vector (E)", minimum=1)
-    units: int = setting(256, "size of the encoder's output and of a decoder layer (U)", minimum=1)
-    num_layers: int = setting(1, "recurrent layers of the encoder, and of the decoder", minimum=1)
+    embedding_dim: int = setting(256, "size of a token's vector (E)", minimum=1, maximum=WIDEST)
+    units: int = setting(256, "size of the encoder's output and of a decoder layer (U)", minimum=1, maximum=WIDEST)
+    num_layers: int = setting(1, "recurrent layers of the encoder, and of the decoder", minimum=1, maximum=MOST_LAYERS)
     bidirectional: bool = setting(True, "the encoder reads both ways, with half of the units each")
     attention: str = setting(
         "dot", "dot (Luong et al. 2015), additive (Bahdanau et al. 2015) or none", choices=("none", "dot", "additive")
@@ -224,8 +228,8 @@ class Document000Config(Section):
 
     family: str = setting("document_000", "the model family", choices=("document_000",))
     cell: str = setting("lstm", "the recurrent layer", choices=("lstm", "gru", "rnn"))
-    embedding_dim: int = setting(128, "size of a token's vector (E)", minimum=1)
-    units: int = setting(256, "size of a recurrent layer (U)", minimum=1)
+    embedding_dim: int = setting(128, "size of a token's vector (E)", minimum=1, maximum=WIDEST)
+    units: int = setting(256, "size of a recurrent layer (U)", minimum=1, maximum=WIDEST)
     embedding_stddev: float = setting(
         0.0, "embeddings start normal with this standard deviation; 0: Keras' own, uniform in ± 0.05", minimum=0.0
     )
@@ -240,7 +244,7 @@ class Document001Config(Section):
     LAST_STEP = False
 
     family: str = setting("document_001", "the model family", choices=("document_001",))
-    latent_dim: int = setting(256, "size of both LSTM layers (U)", minimum=1)
+    latent_dim: int = setting(256, "size of both LSTM layers (U)", minimum=1, maximum=WIDEST)
 
 
 @dataclass(frozen=True)
@@ -251,9 +255,9 @@ class Document003Config(Section):
     LAST_STEP = LIKELIHOOD = AS_WRITTEN = True
 
     family: str = setting("document_003", "the model family", choices=("document_003",))
-    embedding_dim: int = setting(128, "size of a token's vector (E)", minimum=1)
-    units: int = setting(256, "size of an LSTM layer (U), `hidden_dim` in the document", minimum=1)
-    num_layers: int = setting(2, "LSTM layers", minimum=1)
+    embedding_dim: int = setting(128, "size of a token's vector (E)", minimum=1, maximum=WIDEST)
+    units: int = setting(256, "size of an LSTM layer (U), `hidden_dim` in the document", minimum=1, maximum=WIDEST)
+    num_layers: int = setting(2, "LSTM layers", minimum=1, maximum=MOST_LAYERS)
 
 
 @dataclass(frozen=True)
@@ -265,7 +269,7 @@ class Document004Config(Section):
     LIKELIHOOD = False
 
     family: str = setting("document_004", "the model family", choices=("document_004",))
-    units: int = setting(128, "size of the LSTM layer (U)", minimum=1)
+    units: int = setting(128, "size of the LSTM layer (U)", minimum=1, maximum=WIDEST)
 
 
 ModelConfig = (
@@ -546,7 +550,9 @@ def _as_type(name: str, value, kind):
 
 def _check_range(cls: type, name: str, value) -> None:
     field = next(field for field in dataclasses.fields(cls) if field.name == name)
-    rule = field.metadata
+    rule = dict(field.metadata)
+    if isinstance(value, (int, float)) and rule.get("maximum") is None:
+        rule["maximum"] = LARGEST if isinstance(value, int) else LARGEST_FLOAT
     if rule.get("choices") and value not in rule["choices"]:
         raise RequestError(f"{name}={value} is not allowed: {nearest(str(value), rule['choices'])}.")
     if isinstance(value, float) and not math.isfinite(value):

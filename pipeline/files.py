@@ -14,6 +14,7 @@ import gzip
 import hashlib
 import itertools
 import json
+import os
 import re
 import unicodedata
 import zlib
@@ -64,14 +65,22 @@ def expand(argument: str) -> list[Path]:
     """Returns the files that a file name, a folder or a glob stands for, sorted.
 
     Raises:
-        RequestError: there is none, or it is not a regular file.
+        RequestError: there is none, it may not be read, or it is not a regular file.
     """
+    try:
+        return _expand(argument)
+    except (OSError, RuntimeError) as error:  # a folder without rights, a name that is too long, no home folder
+        reason = getattr(error, "strerror", None) or str(error)
+        where = getattr(error, "filename", None) or argument
+        raise RequestError(f"{_shortened(where)} cannot be read: {reason}. Check the name and its rights.") from None
+
+
+def _expand(argument: str) -> list[Path]:
     path = Path(argument).expanduser()
     if path.is_file():
         return [path]
     if path.is_dir():
-        below = sorted(file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path)))
-        files = [file for file in below if kind(file) in TEXT_SUFFIXES + ROW_SUFFIXES]
+        files = [file for file in sorted(_below(path)) if kind(file) in TEXT_SUFFIXES + ROW_SUFFIXES]
         if not files:
             allowed = ", ".join(TEXT_SUFFIXES + ROW_SUFFIXES)
             raise RequestError(f"The folder {argument} holds no text files ({allowed}, or these with .gz).")
@@ -86,8 +95,20 @@ def expand(argument: str) -> list[Path]:
     return files
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _below(folder: Path) -> Iterator[Path]:
+    """Yields the files below a folder, hidden ones left aside; a folder that cannot be read is an error, not empty."""
+
+    def fail(error: OSError):
+        raise error
+
+    for name, folders, names in os.walk(folder, onerror=fail):
+        folders[:] = [each for each in folders if not each.startswith(".")]
+        files = (Path(name, each) for each in names if not each.startswith("."))
+        yield from (file for file in files if file.is_file())
+
+
+def _shortened(name: str, most: int = 200) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def kind(path: Path) -> str:
@@ -299,8 +320,11 @@ def _decoded(path: Path, config: CorpusConfig) -> Iterator[str]:
     first = next(blocks, b"")
     mark = next((mark for mark in _BYTE_ORDER_MARKS if first.startswith(mark)), b"")
     encoding = _BYTE_ORDER_MARKS.get(mark) or _known_encoding(config.encoding)
-    if b"\0" in first and not encoding.startswith(("utf-16", "utf-32")):
-        raise RequestError(f"{path} looks binary (it has zero bytes): only text files are read, as they are or as .gz.")
+    if sign := _binary_sign(first, encoding):
+        raise RequestError(
+            f"{path} looks binary ({sign}): only text files are read, as they are or as .gz. Save its text as a .txt "
+            "file; if it is text, name its encoding, for example --encoding utf-16."
+        )
     decoder = codecs.getincrementaldecoder(encoding)(config.errors)
     position = len(mark)
     for block in itertools.chain([first[len(mark) :]], blocks, [b""]):
@@ -311,10 +335,50 @@ def _decoded(path: Path, config: CorpusConfig) -> Iterator[str]:
             wrong = position - held + getattr(error, "start", 0)
             raise RequestError(
                 f"{path} is not {encoding}: byte {wrong} does not fit ({getattr(error, 'reason', error)}). "
-                "Set corpus.encoding to the file's own, or corpus.errors=replace."
+                "Name the file's own encoding with --encoding (corpus.encoding), or read what does not fit as U+FFFD: "
+                "corpus.errors=replace."
             ) from error
         position += len(block)
         yield text
+
+
+# What files of these kinds begin with. Some have few zero bytes, so that these alone would not give them away.
+_SIGNATURES = {
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"GIF89a": "a GIF image",
+    b"\x7fELF": "an ELF program",
+    b"PK\x03\x04": "a ZIP archive, as .docx, .xlsx, .epub and .npz are",
+    b"\x1f\x8b": "gzip data; its name should end in .gz",
+    b"BZh91AY&SY": "bzip2 data",
+    b"\xfd7zXZ\0": "XZ data",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"(\xb5/\xfd": "Zstandard data",
+    b"%PDF-": "a PDF document",
+    b"\xd0\xcf\x11\xe0": "an old Office document",
+    b"SQLite format 3\0": "an SQLite database",
+    b"\x89HDF": "an HDF5 file",
+    b"\x93NUMPY": "a NumPy array",
+    **{bytes([0x80, protocol]): "a Python pickle" for protocol in range(2, 6)},
+}
+MOST_ZEROS = 0.01  # of a text's first block, or one: some texts have a stray zero byte, which cleaning takes out
+MOST_CONTROLS = 0.1  # of it, zero bytes, tabs and line ends left aside
+_CONTROL_BYTES = bytes({*range(1, 32)} - {*b"\t\n\v\f\r\x1b"})
+
+
+def _binary_sign(first: bytes, encoding: str) -> str:
+    """Returns what shows that a file is not text, by its first block; "" if nothing does."""
+    if encoding.startswith(("utf-16", "utf-32")):  # every other byte of which may be zero
+        return ""
+    for signature, kind_of_file in _SIGNATURES.items():
+        if first.startswith(signature):
+            return f"it begins like {kind_of_file}"
+    if first.count(0) > max(1, MOST_ZEROS * len(first)):
+        return f"{first.count(0) / len(first):.0%} of its first bytes are zero"
+    controls = len(first) - len(first.translate(None, _CONTROL_BYTES))
+    if controls > MOST_CONTROLS * len(first):
+        return f"{controls / len(first):.0%} of its first bytes are control characters"
+    return ""
 
 
 def _known_encoding(name: str) -> str:
@@ -323,7 +387,7 @@ def _known_encoding(name: str) -> str:
         return codecs.lookup(name).name
     except LookupError:
         allowed = "Allowed: Python's names, such as utf-8, utf-16, gb18030, big5, latin-1, cp1252"
-        raise RequestError(f"Unknown corpus.encoding {name!r}. {allowed}.") from None
+        raise RequestError(f"Unknown encoding {name!r} (--encoding, corpus.encoding). {allowed}.") from None
 
 
 def lines(path: Path, config: CorpusConfig) -> Iterator[str]:

@@ -84,7 +84,6 @@ def generate(
     values = texts.settings | {name: value for name, value in given.items() if value is not None}
     settings = SamplingConfig(**values)  # checks the ranges
     check_search(beam_width, length_penalty)
-    _require("no_repeat_ngram", no_repeat_ngram, LONGEST)
     _require("seed", seed, 2**62)
     if not 1 <= n_best <= max(1, beam_width):
         raise RequestError(
@@ -125,8 +124,9 @@ def open_texts(source: Run | str | os.PathLike, no_repeat_ngram: int = 0) -> Tex
     """Opens a run, its folder, or an export's folder for generation.
 
     Raises:
-        RequestError: there is neither, or an n-gram rule is asked of an export.
+        RequestError: there is neither, the n-gram rule is not allowed, or it is asked of an export.
     """
+    _require("no_repeat_ngram", no_repeat_ngram, LONGEST)
     if isinstance(source, Run):
         return _of_run(source, no_repeat_ngram)
     folder = Path(source)

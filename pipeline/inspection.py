@@ -517,7 +517,7 @@ def _cleaning_hints(facts: Facts) -> Iterator[str]:
     if number := found["replacement_characters"]:
         yield (
             f"{number:,} replacement characters (U+FFFD) stand where bytes were not understood: "
-            "set corpus.encoding to the file's own, or fetch the text anew."
+            "name the file's own encoding with --encoding, or fetch the text anew."
         )
 
 

@@ -176,8 +176,8 @@ def _reader(path: Path) -> Callable[[Path, CorpusConfig], Iterator[tuple[str, st
             f"{path} holds one JSON value, not a pair a line. Write one object a line into a .jsonl file."
         )
     raise RequestError(
-        f"{path} holds lines of text, not pairs: name the file with the targets' lines in corpus.target_files, or "
-        "write both into a table (.tsv, .csv, .jsonl)."
+        f"{path} holds lines of text, not pairs: name the file with the targets' lines, --target FILE "
+        "(corpus.target_files), or write both into a table (.tsv, .csv, .jsonl)."
     )
 
 

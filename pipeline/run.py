@@ -34,6 +34,7 @@ from pipeline.storage import whole
 from pipeline.tokenizer import Tokenizer
 
 FORMAT = 1
+LONGEST_NAME = 200  # bytes; file systems take 255, and names beside it are longer
 SOURCE_FOLDER = "source"  # where the source's own tokenizer is
 PACKAGES = ("tensorflow", "keras", "tensorflow-text", "numpy")
 
@@ -74,11 +75,14 @@ class Run:
         """How many tokens the network has an output for: those of the vocabulary, and some more if it is filled up."""
         return self.facts.get("output_size", self.tokenizer.vocabulary_size)
 
+    @property
+    def source_size(self) -> int | None:
+        """Of pairs how many tokens the source has; None for a run on running text."""
+        return None if self.source_tokenizer is None else self.source_tokenizer.vocabulary_size
+
     def new_model(self, precision: str = "float32") -> keras.Model:
         """Builds the run's network with fresh weights."""
-        source = self.source_tokenizer
-        source_size = None if source is None else source.vocabulary_size
-        return build(self.config.model, self.output_size, precision, source_size)
+        return build(self.config.model, self.output_size, precision, self.source_size)
 
     @cached_property
     def model(self) -> keras.Model:
@@ -108,7 +112,10 @@ class Run:
     def history(self) -> list[dict[str, float]]:
         """One row an epoch, oldest first."""
         path = self.folder / "history.json"
-        return json.loads(path.read_text("utf-8")) if path.exists() else []
+        try:
+            return json.loads(path.read_text("utf-8")) if path.exists() else []
+        except ValueError as error:
+            raise RequestError(f"{path} cannot be read ({error}). Put the original file back, or delete it.") from None
 
 
 def leave_cudnn_out(model: keras.Model) -> None:
@@ -124,10 +131,11 @@ def folder_of(name: str, directory: str | os.PathLike) -> Path:
     Raises:
         RequestError: the name is empty or would leave the directory.
     """
-    if not re.fullmatch(r"[\w][\w.+-]*", name):
+    if not re.fullmatch(r"[\w][\w.+-]*", name) or len(name.encode()) > LONGEST_NAME:
+        shown = name if len(name) <= LONGEST_NAME else name[:LONGEST_NAME] + "…"
         raise RequestError(
-            f"{name!r} cannot be a run's name: letters, digits, '-', '_', '+' and '.' are allowed, the first a letter "
-            "or a digit. For another place use --directory."
+            f"{shown!r} cannot be a run's name: letters, digits, '-', '_', '+' and '.' are allowed, the first a letter "
+            f"or a digit, and {LONGEST_NAME} bytes in all. For another place use --directory."
         )
     return Path(directory) / name
 
@@ -166,9 +174,9 @@ def load(path: str | os.PathLike) -> Run:
     try:
         content = json.loads(file.read_text("utf-8"))
         config, facts = content["config"], content["facts"]
-        version = facts["format"]
+        version, _, _ = facts["format"], facts["corpus"], facts["tokenizer"]
     except (ValueError, KeyError, TypeError) as error:
-        raise RequestError(f"{file} cannot be read ({error}). Train again under another name.") from None
+        raise RequestError(f"{file} cannot be read ({error!r}). Train again under another name.") from None
     if version != FORMAT:
         raise RequestError(f"{file} has format {version}, this version reads {FORMAT}. Use the version that wrote it.")
     run = Run(folder, from_json(RunConfig, config), facts)

@@ -13,6 +13,8 @@ from pipeline.run import Run
 from pipeline.storage import whole
 from pipeline.text_model import text_model
 
+LAST_VERSION = 2**63 - 2  # TensorFlow Serving counts in 64 bits; one more must be left for the next export
+
 
 def export(run: Run, version: int | None = None) -> Path:
     """Writes a run's best weights as a SavedModel with the signatures of `text_model.TextModel`.
@@ -28,7 +30,7 @@ def export(run: Run, version: int | None = None) -> Path:
         The folder `saved_models/NAME/export/VERSION`.
 
     Raises:
-        RequestError: there is such a version already, or it is not a positive number.
+        RequestError: there is such a version already, or its number is not allowed.
     """
     # 1. A version that is free.  2. Written aside.  3. Renamed: a version that is there is whole.
     parent = run.folder / "export"
@@ -61,8 +63,11 @@ def _version(parent: Path, version: int | None) -> int:
     free = versions[-1] + 1 if versions else 1
     if version is None:
         return free
-    if version < 1:
-        raise RequestError(f"version={version} is not allowed: it must be at least 1. The next free one is {free}.")
+    if not 1 <= version <= LAST_VERSION:
+        raise RequestError(
+            f"version={version} is not allowed: it must be at least 1 and at most {LAST_VERSION}. The next free one is "
+            f"{free}."
+        )
     if version in versions:
         raise RequestError(f"{parent / str(version)} exists and is not overwritten. The next free version is {free}.")
     return version

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 import keras
 import tensorflow as tf
@@ -34,6 +35,7 @@ from pipeline.checkpoints import Checkpoints, TrainingError
 from pipeline.config import RequestError, RunConfig, TrainingConfig, difference
 from pipeline.dataset import to_dataset, training_batches
 from pipeline.devices import Devices, open_devices
+from pipeline.footprint import refuse_beyond_memory
 from pipeline.models import family
 from pipeline.optimization import build_optimizer, learning_rate, make_step
 from pipeline.pairs import Pair
@@ -115,6 +117,7 @@ def _train(config: RunConfig, directory, cache, callbacks) -> Run:
         with devices.chief_first():
             run = _open_or_create(folder, config, corpus, devices.is_chief)
             splits = prepare(corpus, config.corpus, run.tokenizer, run.digest, cache, run.source_tokenizer)
+        refuse_beyond_memory(config, run.output_size, run.source_size, devices.machines)
         _say(_describe(splits, run, corpus))
         if left_out := getattr(corpus.training, "left_out", 0):
             _say(f"{left_out:,} training pairs are left out: their source is in the validation or the test text.")
@@ -429,8 +432,7 @@ def _build_tokenizers(config: RunConfig, corpus: corpora.Corpus) -> tuple[Tokeni
 @contextlib.contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
     """Holds the folder's lock; the system lets go of it however the process ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as file:
+    with _open_lock(folder) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -438,6 +440,17 @@ def _only_one(folder: Path) -> Iterator[None]:
                 f"Another process is training {folder}. Wait for it, or choose another --name."
             ) from None
         yield
+
+
+def _open_lock(folder: Path) -> TextIO:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return open(folder / "lock", "w")
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise RequestError(
+            f"{folder} cannot be the run's folder: {error.strerror} ({error.filename}). Choose another --directory, or "
+            "see to its rights."
+        ) from None
 
 
 @contextlib.contextmanager

@@ -84,6 +84,32 @@ def refusal(function, *arguments) -> str:
     return str(caught.value)
 
 
+def one_line(text: str) -> str:
+    """Returns the one line of standard error with which a command complains."""
+    lines = [line for line in text.splitlines() if line.startswith("pipeline: ")]
+    assert len(lines) == 1, text
+    assert "Traceback" not in text
+    return lines[0]
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Runs a command in an empty folder: (exit status, standard output, standard error)."""
+    from pipeline import cli
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        try:
+            status = cli.main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # argparse
+            status = stop.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks and pieces so small that everything lies on a border."""

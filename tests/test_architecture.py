@@ -26,6 +26,7 @@ GROUPS = [
     ["generation"],
     ["evaluation", "monitoring", "devices"],
     ["optimization"],
+    ["footprint"],
     ["training", "serving", "sides"],
     ["demo", "benchmark"],
     ["presets"],

@@ -10,33 +10,8 @@ import time
 
 import pytest
 
-from pipeline import cli
 from pipeline.run import load
-from tests.conftest import SMALL
-
-
-@pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
-    """Runs a command in an empty folder: (exit status, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        try:
-            status = cli.main([str(argument) for argument in arguments])
-        except SystemExit as stop:  # argparse
-            status = stop.code
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
-
-
-def one_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.startswith(("pipeline:", "python -m pipeline"))]
-    assert len(lines) == 1, text
-    assert "Traceback" not in text
-    return lines[0]
-
+from tests.conftest import SMALL, one_line
 
 # === From a text to text from an export ===
 
