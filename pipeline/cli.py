@@ -19,10 +19,16 @@ from typing import Any
 
 from pipeline import presets
 from pipeline.config import LONGEST, MODELS, RequestError, RunConfig, Section, nearest, override, to_json
+from pipeline.storage import reason
 
 WORKED, FAILED, ASKED_WRONGLY = 0, 1, 2
 MOST_TEXTS = 1_000_000  # of one command: all of them are kept until the last is made
 SETTING = re.compile(r"[a-z_]+\.[a-z_]+=")
+ADVICE = {  # by the system's own words for what is wrong
+    "No space left on device": "Free some and start the same command again: no half of anything is left behind.",
+    "Read-only file system": "Work in a folder that can be written, or name one: train --directory.",
+    "Permission denied": "See to its rights, or work elsewhere: train --directory.",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, BrokenPipeError):  # whoever reads our output has seen enough
             sys.stdout = open(os.devnull, "w")
             return WORKED
-        return _complain(error, getattr(error, "exit_status", FAILED))
+        return _complain(_with_advice(error), getattr(error, "exit_status", FAILED))
     except ModuleNotFoundError as error:
         return _complain(f"{error}. Install the requirements (make .venv/ready) and use .venv/bin/python.", FAILED)
     except KeyboardInterrupt:
@@ -445,6 +451,14 @@ def _section_help(section: str, default: Section) -> list[str]:
         shown = ",".join(value) if isinstance(value, tuple) else value
         lines.append(f"  {section + '.' + field.name + '=' + str(shown):42} {text}")
     return lines
+
+
+def _with_advice(error: Exception) -> object:
+    """An error of the system, by TensorFlow or not, in a few words, with what can be done; others as they are."""
+    if not isinstance(error, (OSError, *_tensorflow_errors())):
+        return error
+    said = reason(error)
+    return " ".join([f"{said.removesuffix('.')}.", *(advice for words, advice in ADVICE.items() if words in said)])
 
 
 def _complain(error: object, status: int) -> int:

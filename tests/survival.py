@@ -29,6 +29,7 @@ from typing import NamedTuple
 from tests.conftest import some_lines
 
 LINES = 400
+RUN = "saved_models/run"
 SETTINGS = {
     "carried state, dropout": ["kjv-words", "model.dropout=0.3"],
     "shuffled windows, RMSprop, momentum": [
@@ -79,21 +80,25 @@ class Moment(NamedTuple):
     command: str = "train"
 
 
+def _under_way(folder: Path, said: str) -> bool:
+    """Whether this process trains, and a checkpoint was written, by this one or one before."""
+    return "Steps:" in said and any(folder.glob(f"{RUN}/checkpoints/0*"))
+
+
 def _any(pattern: str) -> Callable[[Path, str], bool]:
     return lambda folder, said: any(folder.glob(pattern))
 
 
-RUN = "saved_models/run"
 MOMENTS = {
     "the vocabulary is built": Moment(_any(f"{RUN}/lock"), 0.05),
     "ids are written": Moment(_any("data/cache/aside*"), 0.02),
     "the first step": Moment(lambda folder, said: "Steps:" in said, 1.5),
-    "inside an epoch": Moment(_any(f"{RUN}/checkpoints/0*"), 2.0),
+    "inside an epoch": Moment(_under_way, 2.0),
     "a checkpoint is written": Moment(_any(f"{RUN}/checkpoints/aside*"), 0.01),
     "weights and history are written": Moment(_any(f"{RUN}/*aside*"), 0.02),
     "anywhere": Moment(lambda folder, said: True, 12.0),
-    "SIGTERM inside an epoch": Moment(_any(f"{RUN}/checkpoints/0*"), 2.0, signal.SIGTERM),
-    "SIGINT inside an epoch": Moment(_any(f"{RUN}/checkpoints/0*"), 2.0, signal.SIGINT),
+    "SIGTERM inside an epoch": Moment(_under_way, 2.0, signal.SIGTERM),
+    "SIGINT inside an epoch": Moment(_under_way, 2.0, signal.SIGINT),
     "an export is written": Moment(_any(f"{RUN}/export/aside*"), 1.0, command="export"),
 }
 # The first two can be met once a run only, and the rest of training can be met behind each of its checkpoints.

@@ -79,7 +79,7 @@ def test_a_full_disk_leaves_no_half_export(tiny_run, small_disk, capsys):
     fill(small_disk)
     assert main(["export", str(folder)]) == 1
     said = capsys.readouterr().err
-    assert said.startswith("pipeline: ") and "No space left on device" in said and said.count("\n") == 1
+    assert said.startswith("pipeline: No space left on device (") and "Free some" in said and said.count("\n") == 1
     assert not list((folder / "export").glob("*"))
     (small_disk / "filler").unlink()
     assert serving.export(runs.load(folder)).name == "1"
@@ -103,7 +103,7 @@ def test_a_folder_that_cannot_be_written(tiny_config, tmp_path, text_file, capsy
         command = ["train", "kjv-words", "--data", str(text_file), "--directory", str(folder)]
         assert main(command) == 1
         said = capsys.readouterr().err
-        assert said.startswith("pipeline: ") and "Read-only file system" in said and said.count("\n") == 1
+        assert said.startswith("pipeline: Read-only file system (") and "--directory" in said and said.count("\n") == 1
 
 
 @pytest.mark.parametrize("harm", ["cut short", "missing", "no list", "half a list"])
