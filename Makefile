@@ -1,7 +1,7 @@
 # make run    from a book to a served model, in some minutes
 # make test   format, lint and all tests
 # make notebooks   run all notebooks anew, with their full settings
-# make nightly     what takes longer than a test may: 10,000 random cases of every property in tests/test_random.py
+# make nightly     what takes longer than a test may: 100 kills, 10,000 random cases of every property, texts of 2 GB
 # make audit       known vulnerabilities of the installed packages, asked of PyPI (AUDIT=osv: of osv.dev)
 PYTHON ?= python3
 BIN := .venv/bin
@@ -21,7 +21,9 @@ notebooks: .venv/ready-dev
 	$(BIN)/python notebooks/run.py $(wildcard notebooks/0*.py)
 
 nightly: .venv/ready-dev
+	$(BIN)/python -m tests.survival --kills 100
 	$(BIN)/python -m pytest -n 2 tests/test_random.py --hypothesis-profile=nightly --durations=0 --durations-min=1
+	$(BIN)/python -m pytest -m nightly -s
 
 # --strict: a package that the service does not know is a failure, not a package without vulnerabilities.
 audit: .venv/ready-dev
