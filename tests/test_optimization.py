@@ -1,0 +1,34 @@
+"""Tests of the optimizers that are ours."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipeline.optimization import Adam
+
+
+def applying(optimizer, weights, compiled):
+    def apply(gradients):
+        optimizer.apply(gradients, weights)
+
+    return tf.function(apply) if compiled else apply
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_adam_is_that_of_keras(compiled):
+    generator = np.random.default_rng(1)
+    start = generator.normal(size=(7, 3)).astype(np.float32)
+    results = []
+    for optimizer in (Adam(1e-2), keras.optimizers.Adam(1e-2)):
+        weights = [keras.Variable(start, name=name) for name in ("dense", "sparse")]
+        optimizer.build(weights)
+        apply = applying(optimizer, weights, compiled)
+        gradients = np.random.default_rng(2)
+        for _ in range(5):
+            dense = tf.constant(gradients.normal(size=start.shape).astype(np.float32))
+            rows = tf.constant(gradients.normal(size=(2, 3)).astype(np.float32))
+            apply([dense, tf.IndexedSlices(rows, tf.constant([4, 1]), tf.constant([7, 3]))])
+        results.append([keras.ops.convert_to_numpy(each) for each in (*weights, *optimizer.variables)])
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
