@@ -1,0 +1,85 @@
+"""The least memory that a training takes: counted without taking it, and never more than is taken."""
+
+import dataclasses
+import math
+
+import pytest
+
+from pipeline import footprint
+from pipeline.config import MODELS, DatasetConfig, RunConfig, TrainingConfig, override
+from pipeline.footprint import refuse_beyond_memory, weight_bytes
+from tests.conftest import refusal
+
+
+def run_of(cls) -> RunConfig:
+    """A family's configuration with its defaults."""
+    targets = "last" if cls.LAST_STEP else "every"
+    return RunConfig(model=cls(), dataset=DatasetConfig(batches=cls.BATCHES[0], targets=targets))
+
+
+@pytest.mark.parametrize("cls", MODELS, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize(
+    "training",
+    [
+        TrainingConfig(),
+        TrainingConfig(optimizer="rmsprop", momentum=0.5, precision="mixed_float16"),
+        TrainingConfig(optimizer="sgd", clip_norm=0),
+    ],
+    ids=lambda training: training.optimizer,
+)
+def test_what_is_counted_is_what_is_built(cls, training):
+    from pipeline.models import build
+    from pipeline.optimization import build_optimizer
+
+    config = run_of(cls)
+    source_size = 30 if config.reads_pairs else None
+    model = build(config.model, 40, training.precision, source_size)
+    optimizer = build_optimizer(training)
+    optimizer.build(model.trainable_variables)
+    variables = [*model.variables, *optimizer.variables]
+    if training.clip_norm:
+        variables += [variable for variable in model.trainable_variables if variable.name != "embeddings"]
+    expected = 4 * sum(math.prod(variable.shape) for variable in variables)
+    assert weight_bytes(config.model, training, 40, source_size) == expected
+
+
+def test_sizes_that_no_machine_holds_are_counted_all_the_same():
+    model = dataclasses.replace(RunConfig().model, units=10**6)
+    assert weight_bytes(model, TrainingConfig(), 10**6) > 16 * 8 * 10**12  # 8 U² weights and more, 4 numbers each
+
+
+@pytest.mark.parametrize(
+    ("settings", "vocabulary_size", "words"),
+    [
+        (["model.units=1000000"], 70, ["model.units=1000000", "25.0 GB"]),
+        (["model.embedding_dim=1000000"], 9000, ["model.embedding_dim=1000000"]),
+        ([], 30_000_000, ["vocabulary of 30,000,000", "tokenizer.max_vocabulary_size"]),
+        (["dataset.batch_size=1000000000"], 70, ["dataset.batch_size=1000000000", "set a smaller dataset.batch_size"]),
+        (["dataset.sequence_length=1000000000"], 70, ["set a smaller dataset.sequence_length"]),
+        (["dataset.batches=sentences", "dataset.batch_size=1000000000"], 70, ["set a smaller dataset.batch_size"]),
+    ],
+)
+def test_what_is_too_large_is_named(monkeypatch, settings, vocabulary_size, words):
+    monkeypatch.setattr(footprint, "memory", lambda: 25 * 10**9)
+    message = refusal(refuse_beyond_memory, override(RunConfig(), settings), vocabulary_size)
+    assert [word for word in ["at least", "GB", *words] if word not in message] == []
+
+
+def test_what_may_fit_is_not_refused(monkeypatch):
+    monkeypatch.setattr(footprint, "memory", lambda: 10**9)
+    refuse_beyond_memory(RunConfig(), 5000)
+    # Sentences are as long as they are, however long the longest may be.
+    refuse_beyond_memory(override(RunConfig(), ["dataset.batches=sentences", "dataset.sequence_length=1000000000"]), 70)
+    monkeypatch.setattr(footprint, "memory", lambda: None)  # nothing is known
+    refuse_beyond_memory(override(RunConfig(), ["model.units=1000000"]), 70)
+
+
+def test_a_container_s_limit_counts(monkeypatch, tmp_path):
+    assert footprint.memory() > 10**8
+    monkeypatch.setattr(footprint, "CGROUPS", tmp_path)
+    whole = footprint.memory()
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory").mkdir()
+    assert footprint.memory() == whole
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("1000000\n")
+    assert footprint.memory() == 1_000_000
