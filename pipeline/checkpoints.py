@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from pipeline.storage import whole
+from pipeline.storage import sweep, whole
 
 KEPT_CHECKPOINTS = 2
 
@@ -34,13 +34,13 @@ class Checkpoints:
     def write(self, step: int, variables: list[tf.Variable], progress: dict[str, Any]) -> None:
         """Writes one checkpoint; whoever looks finds a whole one at any moment."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        sweep(self.folder)
         # The progress is a variable too, for each of them is stored with a checksum.
         content = tf.train.Checkpoint(variables=variables, progress=tf.Variable(json.dumps(progress)))
         target = self.folder / f"{step:012d}"
         with whole(target) as aside:
             aside.mkdir()
             content.write(str(aside / "variables"))
-            shutil.rmtree(target, ignore_errors=True)
         for old in self.all()[:-KEPT_CHECKPOINTS]:
             shutil.rmtree(old)
         self.written = time.monotonic()

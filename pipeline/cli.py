@@ -25,9 +25,9 @@ WORKED, FAILED, ASKED_WRONGLY = 0, 1, 2
 MOST_TEXTS = 1_000_000  # of one command: all of them are kept until the last is made
 SETTING = re.compile(r"[a-z_]+\.[a-z_]+=")
 ADVICE = {  # by the system's own words for what is wrong
-    "No space left on device": "Free some and start the same command again: no half of anything is left behind.",
-    "Read-only file system": "Work in a folder that can be written, or name one: train --directory.",
-    "Permission denied": "See to its rights, or work elsewhere: train --directory.",
+    "No space left on device": "Free some and start the same command again.",
+    "Read-only file system": "Work in a folder that can be written; train has --directory.",
+    "Permission denied": "See to its rights.",
 }
 
 
@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options, rest = parser.parse_known_args(arguments)
         _take_settings(parser, options, rest)
         options.run(options)
+        sys.stdout.flush()
         return WORKED
     except RequestError as error:
         return _complain(error, ASKED_WRONGLY)
@@ -45,11 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, BrokenPipeError):  # whoever reads our output has seen enough
             sys.stdout = open(os.devnull, "w")
             return WORKED
+        _give_up_output()
         return _complain(_with_advice(error), getattr(error, "exit_status", FAILED))
     except ModuleNotFoundError as error:
         return _complain(f"{error}. Install the requirements (make .venv/ready) and use .venv/bin/python.", FAILED)
-    except KeyboardInterrupt:
-        return _complain("Interrupted.", 130)
+    except KeyboardInterrupt as error:
+        return _complain(str(error) or "Interrupted.", getattr(error, "exit_status", 130))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -422,10 +424,12 @@ def _refuse_out_of_range(name: str, value: int, most: int) -> None:
 
 def _refuse_too_many(samples: int, prompts: int) -> None:
     """Refuses more texts than can be kept, before anything is made for each of them."""
+    if prompts > MOST_TEXTS:
+        raise RequestError(f"{prompts:,} prompts are too many for one command: give at most {MOST_TEXTS:,} at a time.")
     if samples * prompts > MOST_TEXTS:
         raise RequestError(
             f"samples={samples} is not allowed with {prompts:,} prompts: one command makes at most {MOST_TEXTS:,} "
-            f"texts. Set --samples {max(1, MOST_TEXTS // prompts)} or fewer, and call it again with another --seed."
+            f"texts. Set --samples {MOST_TEXTS // prompts} or fewer, and call it again with another --seed."
         )
 
 
@@ -451,6 +455,14 @@ def _section_help(section: str, default: Section) -> list[str]:
         shown = ",".join(value) if isinstance(value, tuple) else value
         lines.append(f"  {section + '.' + field.name + '=' + str(shown):42} {text}")
     return lines
+
+
+def _give_up_output() -> None:
+    """Lets go of standard output where it cannot be written, on a full disk say: Python would try again at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        sys.stdout = open(os.devnull, "w")
 
 
 def _with_advice(error: Exception) -> object:

@@ -170,5 +170,7 @@ def _limits() -> Iterator[int]:
             text = file.read_text().strip()
         except OSError:
             continue
-        if text.isdecimal():  # "max": none
-            yield int(text)
+        swap = file.with_name("memory.swap.max")  # of version 2, where the limit is one of memory without swap
+        swap_text = swap.read_text().strip() if swap.exists() else "0"
+        if text.isdecimal() and swap_text.isdecimal():  # "max": none
+            yield int(text) + int(swap_text)

@@ -174,9 +174,13 @@ def load(path: str | os.PathLike) -> Run:
     try:
         content = json.loads(file.read_text("utf-8"))
         config, facts = content["config"], content["facts"]
-        version, _, _ = facts["format"], facts["corpus"], facts["tokenizer"]
+        version = facts["format"]
+        if missing := {"corpus", "tokenizer"} - set(facts):
+            raise KeyError(sorted(missing)[0])
     except (ValueError, KeyError, TypeError) as error:
-        raise RequestError(f"{file} cannot be read ({error!r}). Train again under another name.") from None
+        raise RequestError(
+            f"{file} cannot be read ({error!r}). Put the original file back, or train again under another name."
+        ) from None
     if version != FORMAT:
         raise RequestError(f"{file} has format {version}, this version reads {FORMAT}. Use the version that wrote it.")
     run = Run(folder, from_json(RunConfig, config), facts)

@@ -10,7 +10,7 @@ import keras
 from pipeline.config import RequestError
 from pipeline.generation import SETTINGS_FILE, own_settings
 from pipeline.run import Run
-from pipeline.storage import whole
+from pipeline.storage import sweep, whole
 from pipeline.text_model import text_model
 
 LAST_VERSION = 2**63 - 2  # TensorFlow Serving counts in 64 bits; one more must be left for the next export
@@ -35,6 +35,7 @@ def export(run: Run, version: int | None = None) -> Path:
     # 1. A version that is free.  2. Written aside.  3. Renamed: a version that is there is whole.
     parent = run.folder / "export"
     target = parent / str(_version(parent, version))
+    sweep(parent)
     with whole(target) as aside:
         _write(run, aside)
     return target

@@ -18,7 +18,7 @@ def whole(target: Path) -> Iterator[Path]:
     that a full disk does not have.
 
     Args:
-        target: a file, or a folder that is not there yet.
+        target: a file, or a folder; an old one is removed just before the new one gets its name.
 
     Yields:
         A path in the same folder, `aside.NAME`, where there is nothing.
@@ -30,10 +30,18 @@ def whole(target: Path) -> Iterator[Path]:
         # Without this a power cut can leave a renamed file without its content.
         for path in (*(aside.rglob("*") if aside.is_dir() else ()), aside):
             _synchronize(path)
+        if target.is_dir():
+            shutil.rmtree(target)
         os.replace(aside, target)
         _synchronize(target.parent)
     finally:
         _remove(aside)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what killed processes have left half written in a folder; nobody may be writing there."""
+    for left in folder.glob("aside.*"):
+        _remove(left)
 
 
 def _remove(path: Path) -> None:
@@ -57,11 +65,11 @@ def reason(error: Exception) -> str:
     >>> reason(OSError(28, "No space left on device", "saved_models/run/history.json"))
     'No space left on device (saved_models/run/history.json)'
     """
+    if getattr(error, "strerror", None):
+        return f"{error.strerror} ({error.filename})" if error.filename else error.strerror
     said = " ".join((getattr(error, "message", None) or str(error)).split())
-    if getattr(error, "filename", None):
-        said = f"{error.filename}; {error.strerror}"
-    elif hdf5 := re.search(r"filename = '(.*?)'.*error message = '(.*?)'", said):
-        said = "; ".join(hdf5.groups())
+    if hdf5 := re.search(r"filename = '(.*?)'.*error message = '(.*?)'", said):
+        return f"{hdf5[2]} ({hdf5[1]})"
     said = re.sub(r"^\{\{.*?\}\}\s*|\s*\[Op:\w*\].*", "", said)  # TensorFlow's names of operations
     where, _, what = said.rpartition("; ")
-    return f"{what} ({where})" if where else what
+    return f"{what} ({where})" if "/" in where else said

@@ -14,7 +14,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -183,7 +182,6 @@ def _write_splits(sides: dict[str, tuple], folder: Path) -> None:
         facts = {name: write_ids(*side, aside / f"{name}.ids") for name, side in sides.items()}
         rows = {name: dataclasses.asdict(fact) | {"path": f"{name}.ids"} for name, fact in facts.items()}
         (aside / "ids.json").write_text(json.dumps(rows, indent=1))
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_ids(split: Iterable[Piece], tokenizer: Tokenizer, path: str | os.PathLike) -> TokenFile:

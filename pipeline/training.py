@@ -56,12 +56,17 @@ MAY_CHANGE = (
 )
 
 
-class Interrupted(RuntimeError):
-    """Training was asked to stop by a signal, wrote a checkpoint, if there was anything to write, and stopped."""
+class Interrupted(KeyboardInterrupt):
+    """A signal has stopped training; no handler of errors may take it for one.
+
+    Args:
+        signal_number: of SIGINT or SIGTERM.
+        step: behind which a checkpoint was written; None: outside of the loop, where nothing had to be.
+    """
 
     def __init__(self, signal_number: int, step: int | None = None):
-        where = "before the first step" if step is None else f"at step {step:,}"
-        super().__init__(f"Stopped {where}. The same command goes on from there.")
+        where = "" if step is None else f" at step {step:,}"
+        super().__init__(f"Stopped{where}. The same command goes on from there.")
         self.exit_status = 128 + signal_number
 
 
@@ -231,7 +236,10 @@ class Trainer:
                     self.callbacks.on_epoch_begin(self.progress.epoch)
                     self._run_steps()
                     self._end_epoch()
+                    self._heed_signal()
                 self.callbacks.on_train_end()
+        except BrokenPipeError:  # nobody listens any more
+            raise
         except (OSError, tf.errors.OpError) as error:  # a full disk, above all
             raise TrainingError(
                 f"Stopped behind step {self.progress.step:,}: {reason(error)}. What was written before is whole: when "
@@ -241,8 +249,14 @@ class Trainer:
     def _take_signal(self, number: int, frame) -> None:
         """Remembers a signal, so that the step under way can be finished and written down."""
         if self.signal:  # whoever asks twice does not want to wait
-            raise KeyboardInterrupt
+            raise Interrupted(number)
         self.signal.append(number)
+
+    def _heed_signal(self) -> None:
+        """Stops behind an epoch, with its checkpoint written, unless that was the last."""
+        asked = self.devices.any(bool(self.signal))
+        if asked and self.progress.epoch < self.config.training.epochs and not self._exhausted():
+            raise Interrupted(next(iter(self.signal), signal.SIGTERM), self.progress.step)
 
     def _exhausted(self) -> bool:
         patience = self.config.training.patience

@@ -469,6 +469,26 @@ def test_a_signal_writes_a_checkpoint_and_stops(train, capsys):
     assert same_weights(whole.folder, stopped.folder)
 
 
+def test_a_signal_in_an_epochs_last_step_stops_behind_it(train, capsys):
+    settings = (*BARE, *SMALL, "training.epochs=2")
+    whole = train(*settings, name="whole")
+    last = whole.history[0]["step"] - 1
+    with pytest.raises(Interrupted, match=f"Stopped at step {last + 1}"):
+        train(*settings, name="stopped", callbacks=[At(last, lambda model: os.kill(os.getpid(), signal.SIGINT))])
+    stopped = train(*settings, name="stopped")
+    assert figures(stopped.history) == figures(whole.history) and same_weights(whole.folder, stopped.folder)
+
+
+def test_a_signal_is_not_taken_for_a_broken_checkpoint(train, copied_run, monkeypatch):
+    def interrupt(*arguments, **options):
+        raise Interrupted(signal.SIGINT)
+
+    monkeypatch.setattr(tf.train.Checkpoint, "read", interrupt)
+    with pytest.raises(Interrupted) as caught:
+        train("training.epochs=3")
+    assert caught.value.exit_status == 130
+
+
 def test_a_finished_run_stays_as_it_is(train, tiny_run, copied_run, tiny_config):
     before = snapshot(copied_run)
     again = train()
@@ -583,6 +603,13 @@ def test_a_half_written_checkpoint_is_not_seen(tmp_path, monkeypatch):
     assert checkpoints.read([variable])["step"] == 2
     checkpoints.write(3, [variable], {"step": 3})
     assert checkpoints.read([variable])["step"] == 3
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+    variable, _, checkpoints = two_checkpoints(tmp_path)
+    (tmp_path / "aside.000000000077").mkdir()
+    checkpoints.write(3, [variable], {"step": 3})
+    assert not list(tmp_path.glob("aside.*"))
 
 
 def test_every_flipped_byte_is_noticed(tmp_path, capsys):
