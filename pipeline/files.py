@@ -362,7 +362,7 @@ _SIGNATURES = {
     **{bytes([0x80, protocol]): "a Python pickle" for protocol in range(2, 6)},
 }
 MOST_ZEROS = 0.01  # of a text's first block, or one: some texts have a stray zero byte, which cleaning takes out
-MOST_CONTROLS = 0.1  # of it, zero bytes, tabs and line ends left aside
+MOST_CONTROLS = 0.1  # of it, or ten, zero bytes, tabs and line ends left aside
 _CONTROL_BYTES = bytes({*range(1, 32)} - {*b"\t\n\v\f\r\x1b"})
 
 
@@ -376,7 +376,7 @@ def _binary_sign(first: bytes, encoding: str) -> str:
     if first.count(0) > max(1, MOST_ZEROS * len(first)):
         return f"{first.count(0) / len(first):.0%} of its first bytes are zero"
     controls = len(first) - len(first.translate(None, _CONTROL_BYTES))
-    if controls > MOST_CONTROLS * len(first):
+    if controls > max(10, MOST_CONTROLS * len(first)):
         return f"{controls / len(first):.0%} of its first bytes are control characters"
     return ""
 

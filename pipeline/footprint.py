@@ -133,7 +133,8 @@ def _advice_on_batch(config: RunConfig, vocabulary_size: int) -> str:
         sizes["dataset.sequence_length"] = dataset.sequence_length
     grows = ", ".join(f"{name}={value}" for name, value in sizes.items())
     largest = max(sizes, key=sizes.get)
-    return f"A batch grows with {grows} and the vocabulary of {vocabulary_size:,}: set a smaller {largest}."
+    other = " or tokenizer.max_vocabulary_size" if vocabulary_size > sizes[largest] else ""
+    return f"A batch grows with {grows} and the vocabulary of {vocabulary_size:,}: set a smaller {largest}{other}."
 
 
 def _has_full_rows(config: RunConfig) -> bool:

@@ -249,7 +249,7 @@ def test_a_clean_text_gets_one_hint(facts_of):
 def test_hints_follow_the_settings(facts_of):
     settings = {"unicode_form": "none", "line_ends": False, "control_characters": True}
     text = "\n".join(inspection.hints(facts_of("e\u0301\r\n\x07\ufffd", **settings)))
-    for setting in ("unicode_form=NFC", "line_ends=true", "control_characters=false", "corpus.encoding"):
+    for setting in ("unicode_form=NFC", "line_ends=true", "control_characters=false", "--encoding"):
         assert setting in text
 
 

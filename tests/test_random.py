@@ -21,6 +21,8 @@ from hypothesis.extra import numpy as npst
 from pipeline import decoding, samplers, serving
 from pipeline import run as runs
 from pipeline.config import (
+    LARGEST,
+    LARGEST_FLOAT,
     LONGEST,
     MODELS,
     CorpusConfig,
@@ -312,7 +314,9 @@ a_setting = st.text(st.sampled_from(ODD + ',[]="{') | st.characters(codec="utf-8
 
 def _values(field, kind):
     """Draws what a field may hold, by what its own declaration says."""
-    rule = field.metadata
+    rule = dict(field.metadata)
+    if rule["maximum"] is None:
+        rule["maximum"] = LARGEST if kind is int else LARGEST_FLOAT
     if rule["choices"]:
         return st.sampled_from(rule["choices"])
     if kind is bool:
