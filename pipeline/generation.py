@@ -136,7 +136,7 @@ def open_texts(source: Run | str | os.PathLike, no_repeat_ngram: int = 0) -> Tex
         raise RequestError(
             f"no_repeat_ngram={no_repeat_ngram} is not part of an export's signatures: give the run's folder."
         )
-    return _of_export(folder)
+    return _of_export(folder.resolve(), (folder / "saved_model.pb").stat().st_mtime_ns)
 
 
 def _of_run(run: Run, no_repeat_ngram: int) -> Texts:
@@ -153,7 +153,8 @@ def _of_run(run: Run, no_repeat_ngram: int) -> Texts:
 
 
 @functools.lru_cache(maxsize=4)
-def _of_export(folder: Path) -> Texts:
+def _of_export(folder: Path, written: int) -> Texts:
+    """An export's functions, kept as long as it is the same: `written` is when it was, and the path a whole one."""
     settings = folder / SETTINGS_FILE
     try:
         loaded = tf.saved_model.load(str(folder))

@@ -35,7 +35,8 @@ def test_the_whole_way(command, text_file):
         texts[source] = [json.loads(line) for line in out.splitlines()]
     run, *exports = texts.values()
     assert len(run) == 2 and run[0]["prompt"] == "the " and run[0]["tokens"] >= 1
-    assert all([row["text"] for row in export] == [row["text"] for row in run] for export in exports)
+    for export in exports:
+        assert [row["text"] for row in export] == [row["text"] for row in run], texts
 
     status, out, err = command("train", "kjv-characters", *SMALL, "--data", text_file, "--name", "mine")
     assert status == 0 and json.loads(out)["epoch"] == 1 and "Resumed" in err

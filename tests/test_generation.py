@@ -1,12 +1,15 @@
 """Prompts to texts: rows on their own, the same from a run and from its export, errors that say what to do."""
 
 import math
+import os
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from pipeline import generation, serving
+from pipeline import run as runs
 from pipeline.config import RequestError
 from pipeline.evaluation import held_out_batches, negative_log_likelihood
 from pipeline.token_files import TokenFile, write_ids
@@ -141,3 +144,19 @@ def test_wrong_settings_are_refused(tiny_run, settings, words):
 
 def test_no_prompts_give_no_texts(tiny_run):
     assert generation.generate(tiny_run, []) == []
+
+
+def test_another_export_in_the_same_place_is_another(tiny_run, copied_run, tmp_path, monkeypatch):
+    """A path says little: the folder that one works in may change, and an export may be made anew."""
+    export = serving.export(runs.load(copied_run))
+    first = generation.open_texts(export)
+    assert generation.open_texts(export) is first
+    monkeypatch.chdir(export.parent)
+    assert generation.open_texts("1") is first
+    other = shutil.copytree(export, tmp_path / "other" / "1")
+    os.utime(other / "saved_model.pb", ns=(1, 1))
+    monkeypatch.chdir(other.parent)
+    assert generation.open_texts("1") is not first
+    shutil.rmtree(export)
+    serving.export(runs.load(copied_run))
+    assert generation.open_texts(export) is not first
