@@ -31,7 +31,7 @@ from pipeline.pairs import Pair  # noqa: E402
 
 # How many cases of each property in test_random.py: `make nightly` asks for the second profile.
 settings.register_profile("suite", max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-settings.register_profile("nightly", settings.get_profile("suite"), max_examples=10_000)
+settings.register_profile("nightly", settings.get_profile("suite"), max_examples=int(os.environ.get("CASES", "10000")))
 settings.load_profile("suite")
 
 # What makes any preset train in a moment.
