@@ -65,11 +65,11 @@ def reason(error: Exception) -> str:
     >>> reason(OSError(28, "No space left on device", "saved_models/run/history.json"))
     'No space left on device (saved_models/run/history.json)'
     """
-    if getattr(error, "strerror", None):
-        return f"{error.strerror} ({error.filename})" if error.filename else error.strerror
     said = " ".join((getattr(error, "message", None) or str(error)).split())
     if hdf5 := re.search(r"filename = '(.*?)'.*error message = '(.*?)'", said):
         return f"{hdf5[2]} ({hdf5[1]})"
+    if getattr(error, "strerror", None):
+        return f"{error.strerror} ({error.filename})" if error.filename else error.strerror
     said = re.sub(r"^\{\{.*?\}\}\s*|\s*\[Op:\w*\].*", "", said)  # TensorFlow's names of operations
     where, _, what = said.rpartition("; ")
     return f"{what} ({where})" if "/" in where else said

@@ -158,4 +158,4 @@ def test_reasons_are_in_the_systems_words():
     assert reason(OSError(28, "No space left on device", "/a")) == "No space left on device (/a)"
     assert reason(OSError("can't write data")) == "can't write data"
     hdf5 = "write failed: time = now\n, filename = '/a', errno = 28, error message = 'No space left on device', buf"
-    assert reason(OSError(hdf5)) == "No space left on device (/a)"
+    assert reason(OSError(hdf5)) == reason(OSError(28, hdf5)) == "No space left on device (/a)"
