@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from pipeline import decoding
 from pipeline import run as runs
-from pipeline.config import LONGEST, RequestError, RunConfig, SamplingConfig
+from pipeline.config import LARGEST_FLOAT, LONGEST, RequestError, RunConfig, SamplingConfig
 from pipeline.run import Run
 from pipeline.text_model import BEAMS, Signature, text_model
 
@@ -103,8 +103,11 @@ def generate(
 def check_search(beam_width: int, length_penalty: float) -> None:
     """Refuses settings of a beam search that are not allowed."""
     _require("beam_width", beam_width, BEAMS)
-    if not math.isfinite(length_penalty):
-        raise RequestError(f"length_penalty={length_penalty} is not a finite number.")
+    if not abs(length_penalty) <= LARGEST_FLOAT:
+        raise RequestError(
+            f"length_penalty={length_penalty} is not a finite number in float32: set one from -10 to 10, to which "
+            "larger ones are cut."
+        )
 
 
 def _require(name: str, value: int, most: int) -> None:

@@ -431,6 +431,9 @@ GENERATION = [
     option("more beams than there are", "--beam-width 99", "beam_width=99", "at most 8"),
     option("more samples than beams", "--beam-width 2 --samples 3", "n_best=3", "beam_width"),
     option("a length penalty that is NaN", "--beam-width 2 --length-penalty nan", "length_penalty=nan"),
+    option(
+        "a length penalty beyond float32", "--beam-width 2 --length-penalty 1e300", "length_penalty=1e+300", "-10 to 10"
+    ),
     option("a negative n-gram", "--no-repeat-ngram -1", "no_repeat_ngram=-1", "at least 0"),
     works("an empty prompt", "generate {run} '' --json", '"prompt": ""'),
     works("a prompt of unknown words", "generate {run} 'Wer nie sein Brot'", "Wer nie sein Brot"),
