@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import presets
-from pipeline.config import LONGEST, MODELS, RequestError, RunConfig, Section, nearest, override, to_json
+from pipeline.config import LONGEST, MODELS, RequestError, RunConfig, Section, nearest, override, require_count, to_json
 from pipeline.storage import reason
 
 WORKED, FAILED, ASKED_WRONGLY = 0, 1, 2
@@ -140,7 +140,7 @@ def evaluate(options: argparse.Namespace) -> None:
     """Prints the figures of a run on held-out text."""
     if options.encoding is not None and not options.data:
         raise RequestError("--encoding goes with --data: it is the encoding of the files that are scored.")
-    _refuse_out_of_range("samples", options.samples, MOST_TEXTS)
+    require_count("samples", options.samples, MOST_TEXTS)
     _start_tensorflow()
     from pipeline import evaluation
     from pipeline.run import load
@@ -415,11 +415,6 @@ def _run_or_export(path: str) -> Path:
 def _at_least_one(name: str, value: int) -> None:
     if value < 1:
         raise RequestError(f"{name}={value} is not allowed: it must be at least 1.")
-
-
-def _refuse_out_of_range(name: str, value: int, most: int) -> None:
-    if not 0 <= value <= most:
-        raise RequestError(f"{name}={value} is not allowed: it must be at least 0 and at most {most}.")
 
 
 def _refuse_too_many(samples: int, prompts: int) -> None:

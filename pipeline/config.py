@@ -44,6 +44,24 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     return f"{hint}Allowed: {', '.join(allowed)}"
 
 
+def require_count(name: str, value: int, most: int) -> None:
+    """Refuses a number that is not from 0 to `most`.
+
+    >>> require_count("seed", 3, most=9)
+    """
+    if not 0 <= value <= most:
+        raise RequestError(f"{name}={value} is not allowed: it must be at least 0 and at most {most}.")
+
+
+def shortened(text: str, most: int) -> str:
+    """Returns a text for a message, cut where it is longer than so many characters.
+
+    >>> shortened("In the beginning", 7)
+    'In the…'
+    """
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def setting(default, description: str, *, choices=None, minimum=None, maximum=None, above=None):
     """Declares one field: its default, what it means, and the values that it may take.
 

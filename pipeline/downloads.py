@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import os
 import stat
-import tempfile
 import urllib.request
 import zipfile
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 from xml.etree.ElementTree import ParseError
+
+from pipeline.storage import whole
 
 BLOCK_BYTES = 1 << 20  # read at once
 TIMEOUT = 60  # seconds without a byte
@@ -36,18 +36,14 @@ def fetch_corpus(name: str, directory: Path) -> Path:
     folder = directory / "corpora"
     for path in (directory, folder):  # NLTK reads nothing from where others may write
         path.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as file:
-        try:
+    target = folder / f"{name}.zip"
+    try:
+        with whole(target) as aside, open(aside, "w+b") as file:
             _copy(Downloader().info(name), file)
             refuse_unsafe(file)
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(file.name, folder / f"{name}.zip")
-        except (TypeError, ParseError, http.client.HTTPException, zipfile.BadZipFile) as error:
-            raise ValueError(f"{type(error).__name__}: {error}") from error
-        finally:
-            Path(file.name).unlink(missing_ok=True)
-    return folder / f"{name}.zip"
+    except (TypeError, ParseError, http.client.HTTPException, zipfile.BadZipFile) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    return target
 
 
 def _copy(package, file: IO[bytes]) -> None:

@@ -22,7 +22,7 @@ import tensorflow as tf
 from pipeline import corpus as corpora
 from pipeline import metrics
 from pipeline import pairs as pair_corpora
-from pipeline.config import DatasetConfig, RequestError
+from pipeline.config import DatasetConfig, RequestError, require_count
 from pipeline.dataset import Batches, Pairs, Sentences, Strands, to_dataset
 from pipeline.generation import check_search, generate
 from pipeline.models import family
@@ -34,7 +34,7 @@ SUMMARY_RATIO = 2.0  # sources that are so many times as long as their targets h
 TOKENS_PER_STRAND = 250_000  # a text up to this long is read in one strand, from beginning to end
 HAN = re.compile(f"[{metrics.HAN}]+")  # Chinese characters in a row
 POEM_TOKENS = 500  # documents that are longer on average are no poems
-MOST_RESAMPLES = 100_000  # far more than an interval's digits need; also of the examples that are listed
+MOST_COUNTED = 100_000  # examples that are listed, and bootstrap samples: far more than an interval's digits need
 BLOCK = 1 << 20  # ids that are looked at together; about 50 bytes of memory each
 
 Gram = tuple[int, ...]  # some token ids in a row
@@ -148,8 +148,7 @@ def evaluate_pairs(
     if target_files and not files:
         raise RequestError("target_files (--target) are the targets of files (--data): name those as well.")
     for name, value in {"examples": examples, "resamples": resamples}.items():
-        if not 0 <= value <= MOST_RESAMPLES:
-            raise RequestError(f"{name}={value} is not allowed: it must be at least 0 and at most {MOST_RESAMPLES}.")
+        require_count(name, value, MOST_COUNTED)
     check_search(beam_width, length_penalty)
     if files:
         split, pairs = "files", pair_corpora.read_split(run.config.corpus, files, target_files)

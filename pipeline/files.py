@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.config import CorpusConfig, RequestError, nearest
+from pipeline.config import CorpusConfig, RequestError, nearest, shortened
 
 BLOCK_BYTES = 1 << 20  # read from a file at once
 PIECE_CHARACTERS = 1 << 20  # most characters in a piece of a document
@@ -72,7 +72,9 @@ def expand(argument: str) -> list[Path]:
     except (OSError, RuntimeError) as error:  # a folder without rights, a name that is too long, no home folder
         reason = getattr(error, "strerror", None) or str(error)
         where = getattr(error, "filename", None) or argument
-        raise RequestError(f"{_shortened(where)} cannot be read: {reason}. Check the name and its rights.") from None
+        raise RequestError(
+            f"{shortened(where, 200)} cannot be read: {reason}. Check the name and its rights."
+        ) from None
 
 
 def _expand(argument: str) -> list[Path]:
@@ -105,10 +107,6 @@ def _below(folder: Path) -> Iterator[Path]:
         folders[:] = [each for each in folders if not each.startswith(".")]
         files = (Path(name, each) for each in names if not each.startswith("."))
         yield from (file for file in files if file.is_file())
-
-
-def _shortened(name: str, most: int = 200) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def kind(path: Path) -> str:

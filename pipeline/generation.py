@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from pipeline import decoding
 from pipeline import run as runs
-from pipeline.config import LARGEST_FLOAT, LONGEST, RequestError, RunConfig, SamplingConfig
+from pipeline.config import LARGEST_FLOAT, LONGEST, RequestError, RunConfig, SamplingConfig, require_count
 from pipeline.run import Run
 from pipeline.text_model import BEAMS, Signature, text_model
 
@@ -84,7 +84,7 @@ def generate(
     values = texts.settings | {name: value for name, value in given.items() if value is not None}
     settings = SamplingConfig(**values)  # checks the ranges
     check_search(beam_width, length_penalty)
-    _require("seed", seed, 2**62)
+    require_count("seed", seed, 2**62)
     if not 1 <= n_best <= max(1, beam_width):
         raise RequestError(
             f"n_best={n_best} is not allowed with beam_width={beam_width}: a search with so many beams finds at most "
@@ -102,17 +102,12 @@ def generate(
 
 def check_search(beam_width: int, length_penalty: float) -> None:
     """Refuses settings of a beam search that are not allowed."""
-    _require("beam_width", beam_width, BEAMS)
+    require_count("beam_width", beam_width, BEAMS)
     if not abs(length_penalty) <= LARGEST_FLOAT:
         raise RequestError(
             f"length_penalty={length_penalty} is not a finite number in float32: set one from -10 to 10, to which "
             "larger ones are cut."
         )
-
-
-def _require(name: str, value: int, most: int) -> None:
-    if not 0 <= value <= most:
-        raise RequestError(f"{name}={value} is not allowed: it must be at least 0 and at most {most}.")
 
 
 class Texts(NamedTuple):
@@ -129,7 +124,7 @@ def open_texts(source: Run | str | os.PathLike, no_repeat_ngram: int = 0) -> Tex
     Raises:
         RequestError: there is neither, the n-gram rule is not allowed, or it is asked of an export.
     """
-    _require("no_repeat_ngram", no_repeat_ngram, LONGEST)
+    require_count("no_repeat_ngram", no_repeat_ngram, LONGEST)
     if isinstance(source, Run):
         return _of_run(source, no_repeat_ngram)
     folder = Path(source)

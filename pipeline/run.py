@@ -28,7 +28,7 @@ from typing import Any
 import keras
 
 from pipeline import tokenizer as tokenizers
-from pipeline.config import RequestError, RunConfig, from_json, nearest, to_json
+from pipeline.config import RequestError, RunConfig, from_json, nearest, shortened, to_json
 from pipeline.models import build
 from pipeline.storage import whole
 from pipeline.tokenizer import Tokenizer
@@ -132,10 +132,10 @@ def folder_of(name: str, directory: str | os.PathLike) -> Path:
         RequestError: the name is empty or would leave the directory.
     """
     if not re.fullmatch(r"[\w][\w.+-]*", name) or len(name.encode()) > LONGEST_NAME:
-        shown = name if len(name) <= LONGEST_NAME else name[:LONGEST_NAME] + "…"
         raise RequestError(
-            f"{shown!r} cannot be a run's name: letters, digits, '-', '_', '+' and '.' are allowed, the first a letter "
-            f"or a digit, and {LONGEST_NAME} bytes in all. For another place use --directory."
+            f"{shortened(name, LONGEST_NAME)!r} cannot be a run's name: letters, digits, '-', '_', '+' and '.' are "
+            f"allowed, the first a letter or a digit, and {LONGEST_NAME} bytes in all. For another place use "
+            "--directory."
         )
     return Path(directory) / name
 

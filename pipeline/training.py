@@ -32,7 +32,7 @@ from pipeline import evaluation, monitoring
 from pipeline import run as runs
 from pipeline import tokenizer as tokenizers
 from pipeline.checkpoints import Checkpoints, TrainingError
-from pipeline.config import RequestError, RunConfig, TrainingConfig, difference
+from pipeline.config import RequestError, RunConfig, TrainingConfig, difference, shortened
 from pipeline.dataset import to_dataset, training_batches
 from pipeline.devices import Devices, open_devices
 from pipeline.footprint import refuse_beyond_memory
@@ -512,7 +512,7 @@ def _left_out(too_long: int, config: RunConfig) -> str:
 def _describe(splits: dict[str, TokenFile | PairFile], run: Run, corpus: corpora.Corpus) -> str:
     training, validation = splits["training"], splits["validation"]
     if run.config.reads_pairs:
-        source, target = (_shortened(side) for side in next(iter(corpus.training)))
+        source, target = (shortened(side, 60) for side in next(iter(corpus.training)))
         return (
             f"{run.config.name}: {training.documents:,} pairs for training, {validation.documents:,} for validation, "
             f"{splits['test'].documents:,} for the test; vocabularies {run.source_tokenizer.vocabulary_size:,} and "
@@ -526,10 +526,6 @@ def _describe(splits: dict[str, TokenFile | PairFile], run: Run, corpus: corpora
         f"unknown {training.unknown / max(1, training.tokens):.2%} and "
         f"{validation.unknown / max(1, validation.tokens):.2%}."
     )
-
-
-def _shortened(text: str, most: int = 60) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _summary(row: dict[str, float], better: bool, settings: TrainingConfig) -> str:

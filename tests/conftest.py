@@ -1,6 +1,7 @@
 """What several test files share: a small text, a configuration for it, and a run that was trained once."""
 
 import dataclasses
+import functools
 import os
 import random
 import shutil
@@ -92,22 +93,23 @@ def one_line(text: str) -> str:
     return lines[0]
 
 
+def typed(capsys, *arguments) -> tuple[int, str, str]:
+    """Runs a command in process: (exit status, standard output, standard error)."""
+    from pipeline import cli
+
+    try:
+        status = cli.main([str(argument) for argument in arguments])
+    except SystemExit as stop:  # argparse
+        status = stop.code
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
 @pytest.fixture
 def command(tmp_path, monkeypatch, capsys):
     """Runs a command in an empty folder: (exit status, standard output, standard error)."""
-    from pipeline import cli
-
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        try:
-            status = cli.main([str(argument) for argument in arguments])
-        except SystemExit as stop:  # argparse
-            status = stop.code
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
+    return functools.partial(typed, capsys)
 
 
 @pytest.fixture

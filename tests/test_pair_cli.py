@@ -1,5 +1,6 @@
 """Pairs at the command line: what a user may give, rightly and wrongly, and the one line that answers."""
 
+import functools
 import io
 import json
 import re
@@ -7,9 +8,8 @@ import sys
 
 import pytest
 
-from pipeline import cli
 from pipeline.run import load
-from tests.test_cli import one_line
+from tests.conftest import one_line, typed
 
 LONG = "long " * 10_000  # 50,000 characters
 TINY = [
@@ -28,16 +28,7 @@ def place(tmp_path_factory):
 def command(place, monkeypatch, capsys):
     """Runs a command in a folder of this file's own: (exit status, standard output, standard error)."""
     monkeypatch.chdir(place)
-
-    def run(*arguments):
-        try:
-            status = cli.main([str(argument) for argument in arguments])
-        except SystemExit as stop:  # argparse
-            status = stop.code
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
+    return functools.partial(typed, capsys)
 
 
 def rows_of(count):
