@@ -2,8 +2,9 @@
 
     part → set-ups → sides, each another way to do the same work → seconds, in turns → a line for each comparison
 
-The sides of a comparison (`sides`) run in one process, strictly in turn (A B A B …), each after a warm-up: what slows a
-machine down for a while slows down all of them. Medians are compared. Of `ingest` each pass has a process of its own.
+The sides of a comparison (`sides`) run strictly in turn (A B A B …), each after a warm-up: what slows a machine down
+for a while slows down all of them. Medians are compared. Where our commands share out the cores, which holds for a
+whole process (`devices.share_cores`), our side has one of its own. So has each pass of `ingest`.
 """
 
 from __future__ import annotations
@@ -32,10 +33,19 @@ import tensorflow as tf
 
 from pipeline import corpus as corpora
 from pipeline import tokenizer as tokenizers
-from pipeline.config import LEVELS, CorpusConfig, Document000Config, LanguageModelConfig, RunConfig, TokenizerConfig
+from pipeline.config import (
+    LEVELS,
+    PARTED_ROWS,
+    CorpusConfig,
+    Document000Config,
+    LanguageModelConfig,
+    RunConfig,
+    TokenizerConfig,
+)
 from pipeline.sides import (
     Setup,
     Side,
+    in_process,
     keras_step,
     keras_texts,
     pipeline_step,
@@ -107,7 +117,7 @@ def measure_train(repeat: int) -> Iterator[Line]:
     """A training step of a language model, against Keras' own layers and PyTorch's."""
     for setup in TRAIN:
         batches = random_batches(setup)
-        sides = [pipeline_step("pipeline", setup, batches), keras_step(setup, batches)]
+        sides = [_training("pipeline", setup, batches), keras_step(setup, batches)]
         sides += [torch_step(setup, batches)] if has_torch() else []
         yield from compare("train", str(setup), sides, repeat, "step", setup.training)
 
@@ -119,8 +129,8 @@ def measure_targets(repeat: int) -> Iterator[Line]:
     every = random_batches(TARGETS)
     last = [(inputs, targets, weights * (np.arange(steps) == steps - 1)) for inputs, targets, weights in every]
     sides = [
-        pipeline_step("language_model", TARGETS, every)._replace(units=rows * steps),
-        pipeline_step("document_000", TARGETS, last, document)._replace(units=rows),
+        _training("language_model", TARGETS, every)._replace(units=rows * steps),
+        _training("document_000", TARGETS, last, document)._replace(units=rows),
     ]
     yield from compare("targets", str(TARGETS), sides, repeat, "target", {"targets_per_second": 1})
 
@@ -130,7 +140,7 @@ def measure_softmax(repeat: int) -> Iterator[Line]:
     for setup in SOFTMAX:
         batches = random_batches(setup)
         sides = [
-            pipeline_step(name, setup, batches, dataclasses.replace(setup.network, softmax=name))
+            _training(name, setup, batches, dataclasses.replace(setup.network, softmax=name))
             for name in ("adaptive", "full")
         ]
         tokens = {"tokens_per_second": setup.batch_size * setup.steps}
@@ -142,14 +152,14 @@ def measure_precision(repeat: int) -> Iterator[Line]:
     setup = TRAIN[0]
     batches = random_batches(setup)
     for precision in ("mixed_bfloat16", *(["mixed_float16"] if has_gpu() else [])):
-        sides = [pipeline_step(name, setup, batches, precision=name) for name in (precision, "float32")]
+        sides = [_training(name, setup, batches, precision=name) for name in (precision, "float32")]
         yield from compare("precision", str(setup), sides, repeat, "step", setup.training)
 
 
 def measure_generate(repeat: int) -> Iterator[Line]:
     """Texts drawn at temperature 1, against one `predict` call per token and against a loop in PyTorch."""
     for setup in GENERATE:
-        sides = [pipeline_texts(setup)]
+        sides = [in_process(pipeline_texts, setup)]
         sides += [keras_texts(setup, PREDICTED)] if setup.batch_size == 1 else []
         sides += [torch_texts(setup)] if has_torch() else []
         yield from compare("generate", str(setup), sides, repeat, "token", {"tokens_per_second": 1})
@@ -167,6 +177,13 @@ def measure_ingest(repeat: int, megabytes: float) -> Iterator[Line]:
             medians = {name: float(np.median([figures[name] for figures in passes])) for name in passes[0]}
             head = {"part": "ingest", "name": level, "what": what, "unit": "pass", "runs": repeat}
             yield _rounded(head | medians | ALONE)
+
+
+def _training(name: str, setup: Setup, *arguments, **options) -> Side:
+    """Our training step, its cores shared out as `train` does for a batch of that size."""
+    if setup.batch_size < PARTED_ROWS:
+        return pipeline_step(name, setup, *arguments, **options)
+    return in_process(pipeline_step, name, setup, *arguments, **options)
 
 
 PARTS: dict[str, Callable[..., Iterator[Line]]] = {

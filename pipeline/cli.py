@@ -18,7 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import presets
-from pipeline.config import LONGEST, MODELS, RequestError, RunConfig, Section, nearest, override, require_count, to_json
+from pipeline.config import (
+    LONGEST,
+    MODELS,
+    PARTED_ROWS,
+    RequestError,
+    RunConfig,
+    Section,
+    nearest,
+    override,
+    require_count,
+    to_json,
+)
 from pipeline.storage import reason
 
 WORKED, FAILED, ASKED_WRONGLY = 0, 1, 2
@@ -101,7 +112,7 @@ def inspect(options: argparse.Namespace) -> None:
 def train(options: argparse.Namespace) -> None:
     """Trains a run, or goes on with it, and prints its figures."""
     config = _run_config(options)
-    _start_tensorflow()
+    _start_tensorflow(share=config.dataset.batch_size >= PARTED_ROWS)
     from pipeline import training
 
     run = training.train(config, directory=options.directory)
@@ -117,7 +128,7 @@ def generate(options: argparse.Namespace) -> None:
     _at_least_one("samples", options.samples)
     _refuse_too_many(options.samples, len(prompts))
     folder = _run_or_export(options.source)
-    _start_tensorflow()
+    _start_tensorflow(share=True)
     from pipeline import generation
 
     given = {name: value for name in GENERATION_OPTIONS if (value := getattr(options, name)) is not None}
@@ -166,7 +177,7 @@ def export(options: argparse.Namespace) -> None:
 def demo(options: argparse.Namespace) -> None:
     """Trains, exports, serves from a fresh process and compares with a trigram model, with a word to each step."""
     config = _run_config(options)
-    _start_tensorflow()
+    _start_tensorflow(share=config.dataset.batch_size >= PARTED_ROWS)
     from pipeline import demo
 
     demo.run(config, options.directory)
@@ -329,8 +340,12 @@ def _take_settings(parser: argparse.ArgumentParser, options: argparse.Namespace,
             setattr(options, name, [word for word in getattr(options, name) if word not in misplaced])
 
 
-def _start_tensorflow() -> None:
-    """Imports TensorFlow and finds its devices without the start-up messages of its C++ part, which bury ours."""
+def _start_tensorflow(share: bool = False) -> None:
+    """Imports TensorFlow and finds its devices without the start-up messages of its C++ part, which bury ours.
+
+    Args:
+        share: whether the cores are shared out (`devices.share_cores`).
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     kept = os.dup(2)
@@ -339,6 +354,10 @@ def _start_tensorflow() -> None:
     try:
         import tensorflow as tf
 
+        from pipeline import devices
+
+        if share:
+            devices.share_cores()
         if "TF_CONFIG" not in os.environ:  # a cluster must be joined before there are devices
             tf.config.list_logical_devices()
     finally:

@@ -24,6 +24,7 @@ LARGEST, LARGEST_FLOAT = 2**31 - 1, 3e38
 # Of a network: beyond these no machine has the memory, and TensorFlow no number for the entries of a matrix.
 WIDEST, MOST_LAYERS = 1_000_000, 100
 LONGEST = 1000  # most new tokens for one prompt, fixed into every export: one long row holds up its whole batch
+PARTED_ROWS = 32  # batches from this size on are computed in parts, side by side on the cores of a processor
 
 
 class RequestError(ValueError):

@@ -5,18 +5,19 @@ is another. Where Keras multiplies the input and the state by their kernels in e
 gradients step by step, here one product projects the inputs of all steps, the loops hold one product a step, and the
 gradients of the kernels are one product each, behind the backward loop.
 
-Shape letters: B batch, T steps, E input features, U units, V vocabulary. Inside, time comes first: (T, B, U). In the
-loops, a state's units come before the batch: (U, B). The product of a large matrix with a narrow one is up to twice as
-fast as that of a low one with a large one.
+Shape letters: B batch, T steps, E input features, U units, Z units of all gates, V vocabulary. Inside, time is first:
+(T, B, U). In the loops a state is a matrix of rows (B, U) or of columns (U, B), whichever is faster (`_Layout`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
+COLUMNS_FROM = 32  # rows of a batch; a higher matrix than that is multiplied faster from the other side
 FIRST_ORDER = "The fast recurrent layers have first derivatives only; use Keras' own LSTM or GRU for higher ones."
 
 
@@ -142,33 +143,35 @@ def _lstm(training, mask) -> Callable:
 
     @tf.custom_gradient
     def recurrence(x, hidden, cell, kernel, recurrent_kernel, bias):
-        projected = _project(x, kernel, bias)
-        transposed = tf.transpose(recurrent_kernel)  # (4U, U); once, not in every step
+        layout = _layout(hidden)
+        projected = _project(layout, x, kernel, bias)
+        from_state = layout.product(recurrent_kernel)
 
         def step(t, h, c):
-            z = tf.matmul(transposed, h) + projected(t)  # (4U, B)
-            i, f, g, o = tf.split(z, 4)
+            i, f, g, o = layout.split(from_state(h) + projected[t], 4)
             i, f, g, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
             new_c = f * c + i * g
             squashed = tf.tanh(new_c)
             return (o * squashed, new_c), (c, i, f, g, o, squashed)
 
-        (_, last_cell), outputs, saved = _forward_loop(step, 6, training, mask, x, (hidden, cell))
+        (_, last_cell), outputs, saved = _forward_loop(layout, step, 6, training, mask, x, (hidden, cell))
 
         def gradient(d_outputs, d_last_cell):
+            to_state = layout.product(tf.transpose(recurrent_kernel))
+
             def step(t, d_h, d_c):
                 c, i, f, g, o, squashed = _at(t, saved)
                 d_o = _sigmoid_gradient(o, d_h * squashed)
                 d_c += _tanh_gradient(squashed, d_h * o)
                 d_i, d_f = _sigmoid_gradient(i, d_c * g), _sigmoid_gradient(f, d_c * c)
-                d_z = tf.concat([d_i, d_f, _tanh_gradient(g, d_c * i), d_o], axis=0)  # (4U, B)
-                return (tf.matmul(recurrent_kernel, d_z), d_c * f), (d_z,)
+                d_z = layout.concat([d_i, d_f, _tanh_gradient(g, d_c * i), d_o])
+                return (to_state(d_z), d_c * f), (d_z,)
 
             start = (tf.zeros_like(hidden), tf.ensure_shape(d_last_cell, cell.shape))
-            (d_hidden, d_cell), (d_z,) = _backward_loop(step, 1, mask, d_outputs, start)  # d_z: (4U, T · B)
+            (d_hidden, d_cell), (d_z,) = _backward_loop(layout, step, 1, mask, d_outputs, start)  # d_z: (T, B, 4U)
             d_x, d_kernel = _projection_gradients(d_z, x, kernel)
             d_recurrent = _recurrent_gradient(d_z, outputs, hidden)
-            return d_x, d_hidden, d_cell, d_kernel, d_recurrent, tf.reduce_sum(d_z, axis=1)
+            return d_x, d_hidden, d_cell, d_kernel, d_recurrent, _bias_gradient(d_z)
 
         return (outputs, last_cell), gradient
 
@@ -183,33 +186,36 @@ def _gru(training, mask) -> Callable:
 
     @tf.custom_gradient
     def recurrence(x, hidden, kernel, recurrent_kernel, bias):
-        projected = _project(x, kernel, bias[0])
-        transposed = tf.transpose(recurrent_kernel)  # (3U, U)
+        layout = _layout(hidden)
+        projected = _project(layout, x, kernel, bias[0])
+        from_state, inner_bias = layout.product(recurrent_kernel), layout.turn(bias[1][tf.newaxis])
 
         def step(t, h):
-            x_z, x_r, x_n = tf.split(projected(t), 3)
-            h_z, h_r, h_n = tf.split(tf.matmul(transposed, h) + bias[1][:, tf.newaxis], 3)
+            x_z, x_r, x_n = layout.split(projected[t], 3)
+            h_z, h_r, h_n = layout.split(from_state(h) + inner_bias, 3)
             z, r = tf.sigmoid(x_z + h_z), tf.sigmoid(x_r + h_r)
             n = tf.tanh(x_n + r * h_n)
             return (n + z * (h - n),), (h, z, r, n, h_n)
 
-        _, outputs, saved = _forward_loop(step, 5, training, mask, x, (hidden,))
+        _, outputs, saved = _forward_loop(layout, step, 5, training, mask, x, (hidden,))
 
         def gradient(d_outputs):
+            to_state = layout.product(tf.transpose(recurrent_kernel))
+
             def step(t, d_h):
                 h, z, r, n, h_n = _at(t, saved)
                 carried = d_h * z
                 d_n = _tanh_gradient(n, d_h - carried)
                 d_z, d_r = _sigmoid_gradient(z, d_h * (h - n)), _sigmoid_gradient(r, d_n * h_n)
-                d_inner = tf.concat([d_z, d_r, d_n * r], axis=0)  # (3U, B), of h U + b′
-                d_outer = tf.concat([d_z, d_r, d_n], axis=0)  # (3U, B), of x W + b
-                return (tf.matmul(recurrent_kernel, d_inner) + carried,), (d_inner, d_outer)
+                d_inner = layout.concat([d_z, d_r, d_n * r])  # of h U + b′
+                d_outer = layout.concat([d_z, d_r, d_n])  # of x W + b
+                return (to_state(d_inner) + carried,), (d_inner, d_outer)
 
             start = (tf.zeros_like(hidden),)
-            (d_hidden,), (d_inner, d_outer) = _backward_loop(step, 2, mask, d_outputs, start)  # both (3U, T · B)
+            (d_hidden,), (d_inner, d_outer) = _backward_loop(layout, step, 2, mask, d_outputs, start)  # both (T, B, 3U)
             d_x, d_kernel = _projection_gradients(d_outer, x, kernel)
             d_recurrent = _recurrent_gradient(d_inner, outputs, hidden)
-            d_bias = tf.stack([tf.reduce_sum(d_outer, axis=1), tf.reduce_sum(d_inner, axis=1)])
+            d_bias = tf.stack([_bias_gradient(d_outer), _bias_gradient(d_inner)])
             return d_x, d_hidden, d_kernel, d_recurrent, d_bias
 
         return outputs, gradient
@@ -220,11 +226,40 @@ def _gru(training, mask) -> Callable:
 # === Loops ===
 
 
-def _forward_loop(step: Callable, num_saved: int, training, mask, x, states: tuple):
+class _Layout(NamedTuple):
+    """How the loops hold matrices of a batch: by rows (B, U), or turned, by columns (U, B)."""
+
+    by_columns: bool
+
+    def turn(self, x):
+        """From rows, as all is outside the loops, to the layout, or back: (…, B, U) ↔ (…, U, B), or as it is."""
+        return tf.linalg.matrix_transpose(x) if self.by_columns else x
+
+    def product(self, matrix) -> Callable:
+        """The function that multiplies every row of a batch (B, U) by a matrix (U, Z); the latter is turned once."""
+        turned = self.turn(matrix)
+        return lambda x: tf.matmul(turned, x) if self.by_columns else tf.matmul(x, turned)
+
+    def split(self, z, number: int) -> list:
+        """Cuts the units into so many equal parts, such as gates."""
+        return tf.split(z, number, axis=0 if self.by_columns else 1)
+
+    def concat(self, parts: Sequence):
+        """Puts such parts together."""
+        return tf.concat(parts, axis=0 if self.by_columns else 1)
+
+
+def _layout(state) -> _Layout:
+    """Returns the layout for a batch as large as that of a state (B, U); of unknown size, rows."""
+    return _Layout(by_columns=(state.shape[0] or 0) >= COLUMNS_FROM)
+
+
+def _forward_loop(layout: _Layout, step: Callable, num_saved: int, training, mask, x, states: tuple):
     """Runs `step(t, *states) → (states, saved)` from first to last; a masked step leaves the states alone.
 
     Args:
-        step: its states and what it saves are columns, (U, B).
+        layout: of the step's states and of what it saves.
+        step: the function.
         num_saved: how many tensors it saves.
         training, mask, x: as of `inner_loop`, mask and x with time first.
         states: rows, (B, U).
@@ -236,45 +271,46 @@ def _forward_loop(step: Callable, num_saved: int, training, mask, x, states: tup
     def masked_step(t, *states):
         new_states, saved = step(t, *states)
         if mask is not None:
-            shown = tf.transpose(mask[t])  # (1, B)
+            shown = layout.turn(mask[t])
             new_states = [tf.where(shown, new, old) for new, old in zip(new_states, states, strict=True)]
         return new_states, (new_states[0], *saved)
 
-    columns, (outputs, *saved) = _loop(masked_step, 1 + num_saved, tf.shape(x)[0], _transposed(states))
-    outputs = tf.transpose(outputs.stack(), [0, 2, 1])  # all at once: small transpositions cost more than large ones
-    outputs.set_shape([x.shape[0], *states[0].shape])
+    states = [layout.turn(state) for state in states]
+    last, (outputs, *saved) = _loop(masked_step, 1 + num_saved, tf.shape(x)[0], states)
+    outputs = layout.turn(outputs.stack())  # all at once: small transpositions cost more than large ones
+    outputs.set_shape([x.shape[0], x.shape[1], outputs.shape[2]])
     if not training:
         # No export can hold a gradient that reads TensorArrays. Where no gradient is asked for, this is pruned.
         saved = [array.stack() for array in saved]
-    return _transposed(columns), outputs, saved
+    return [layout.turn(state) for state in last], outputs, saved
 
 
-def _backward_loop(step: Callable, num_values: int, mask, d_outputs, d_states: tuple):
+def _backward_loop(layout: _Layout, step: Callable, num_values: int, mask, d_outputs, d_states: tuple):
     """Runs `step(t, *d_states) → (d_states, values)` from last to first; past a masked step, gradients go unchanged.
 
-    Inside, all are columns (U, B), as in `_forward_loop`.
+    Args:
+        layout, step, mask: as of `_forward_loop`.
+        num_values: how many tensors the step returns besides the gradients of its states.
+        d_outputs: the gradients of the outputs (T, B, U).
+        d_states: rows, the gradients of the last states (B, U).
 
     Returns:
-        The gradients of the initial states (B, U), and each of the values (Z, B), all steps side by side: (Z, T · B).
+        The gradients of the initial states (B, U), and each of the values of all steps (T, B, Z).
     """
-    d_outputs = tf.transpose(d_outputs, [0, 2, 1])  # (T, U, B)
+    d_outputs = layout.turn(d_outputs)
 
     def masked_step(t, d_hidden, *d_others):
         d_states = (d_hidden + d_outputs[t], *d_others)
         if mask is None:
             return step(t, *d_states)
-        shown, zeros = tf.transpose(mask[t]), tf.zeros_like(d_hidden)
+        shown, zeros = layout.turn(mask[t]), tf.zeros_like(d_hidden)
         d_new, values = step(t, *[tf.where(shown, d_state, zeros) for d_state in d_states])
         d_old = [tf.where(shown, zeros, d_state) for d_state in d_states]
         return [new + old for new, old in zip(d_new, d_old, strict=True)], values
 
-    d_columns, arrays = _loop(masked_step, num_values, tf.shape(d_outputs)[0], _transposed(d_states), backwards=True)
-    return _transposed(d_columns), [_side_by_side(array.stack()) for array in arrays]
-
-
-def _transposed(matrices: Sequence) -> list:
-    """Rows as columns, columns as rows."""
-    return [tf.transpose(matrix) for matrix in matrices]
+    d_states = [layout.turn(d_state) for d_state in d_states]
+    d_first, arrays = _loop(masked_step, num_values, tf.shape(d_outputs)[0], d_states, backwards=True)
+    return [layout.turn(d_state) for d_state in d_first], [layout.turn(array.stack()) for array in arrays]
 
 
 def _loop(step: Callable, num_values: int, steps, states: Sequence, backwards: bool = False):
@@ -302,30 +338,29 @@ def _at(t, saved: list) -> list:
 # === Products over all steps ===
 
 
-def _project(x, kernel, bias) -> Callable:
-    """Multiplies all steps of x (T, B, E) by a kernel (E, Z); returns the function t → x W + b of that step, (Z, B)."""
-    z = tf.matmul(kernel, _rows(x), transpose_a=True, transpose_b=True)  # (Z, T · B)
-    batch_size = tf.shape(x)[1]
-    column = bias[:, tf.newaxis]
-    return lambda t: tf.slice(z, [0, t * batch_size], [kernel.shape[1], batch_size]) + column
+def _project(layout: _Layout, x, kernel, bias):
+    """x W + b of all steps, for x (T, B, E) and W (E, Z): (T, B, Z), or turned."""
+    z = tf.nn.bias_add(tf.matmul(_rows(x), kernel), bias)  # (T · B, Z)
+    return layout.turn(tf.reshape(z, [tf.shape(x)[0], tf.shape(x)[1], kernel.shape[1]]))
 
 
 def _projection_gradients(d_z, x, kernel):
-    """The gradients of x W with respect to x (T, B, E) and W (E, Z), from that of the product (Z, T · B)."""
-    x, kernel = first_order(x), first_order(kernel)
-    d_x = tf.reshape(tf.matmul(d_z, kernel, transpose_a=True, transpose_b=True), tf.shape(x))
-    return d_x, tf.matmul(_rows(x), d_z, transpose_a=True, transpose_b=True)
+    """The gradients of x W with respect to x (T, B, E) and W (E, Z), from that of the product (T, B, Z)."""
+    x, kernel, d_rows = first_order(x), first_order(kernel), _rows(d_z)
+    d_x = tf.reshape(tf.matmul(d_rows, kernel, transpose_b=True), tf.shape(x))
+    return d_x, tf.matmul(_rows(x), d_rows, transpose_a=True)
 
 
 def _recurrent_gradient(d_z, outputs, hidden):
-    """The gradient of U (U, Z): every step's d_z (Z, T · B) times the state before it, of the first `hidden`."""
+    """The gradient of U (U, Z): every step's d_z (T, B, Z) times the state before it, of the first `hidden`."""
     before = tf.concat([hidden[tf.newaxis], outputs[:-1]], axis=0)  # (T, B, U)
-    return tf.matmul(_rows(before), d_z, transpose_a=True, transpose_b=True)
+    return tf.matmul(_rows(before), _rows(d_z), transpose_a=True)
 
 
-def _side_by_side(x):
-    """(T, Z, B) → (Z, T · B)."""
-    return tf.reshape(tf.transpose(x, [1, 0, 2]), [x.shape[1], -1])
+def _bias_gradient(d_z):
+    """The sum of d_z (T, B, Z) over all rows, (Z,): as a product, which is several times as fast as `reduce_sum`."""
+    d_rows = _rows(d_z)
+    return tf.matmul(tf.ones([1, tf.shape(d_rows)[0]], d_z.dtype), d_rows)[0]
 
 
 def _rows(x):

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from pipeline.config import TrainingConfig
-from pipeline.devices import Devices, open_devices
+from pipeline.devices import Devices, join_rows, open_devices, split_rows
 
 
 def make_step(
@@ -28,20 +28,28 @@ def make_step(
     variables = model.trainable_variables
     options = {"label_smoothing": settings.label_smoothing} if settings.label_smoothing else {}
 
+    def part_step(batch, state, divisor):
+        with tf.GradientTape() as tape:
+            nats, state = family.loss(model, batch, state, training=True, **options)
+            total = tf.reduce_sum(nats)
+            scaled = optimizer.scale_loss(total / divisor)
+        return tape.gradient(scaled, variables), total, state
+
     def replica_step(batch, state):
         batch = devices.own_rows(batch)
         rows = tf.cast(tf.shape(batch[2])[0] * devices.replicas, tf.float32)
         tokens = devices.sum(tf.reduce_sum(batch[2]))
-        with tf.GradientTape() as tape:
-            nats, state = family.loss(model, batch, state, training=True, **options)
-            total = tf.reduce_sum(nats)
-            objective = total / (tf.maximum(tokens, 1.0) if settings.loss_reduction == "token" else rows)
-            scaled = optimizer.scale_loss(objective)
-        gradients = [_sum_repeated_rows(gradient) for gradient in devices.sum(tape.gradient(scaled, variables))]
+        divisor = tf.maximum(tokens, 1.0) if settings.loss_reduction == "token" else rows
+        number = devices.parts(batch[2].shape[0])
+        parts = [part_step(*part, divisor) for part in split_rows((batch, state), number)]
+        gradients, totals, states = zip(*parts, strict=True)
+        gradients = [_sum_of_parts(gradient) for gradient in zip(*gradients, strict=True)]
+        gradients = [_sum_repeated_rows(gradient) for gradient in devices.sum(gradients)]
+        total, state = tf.add_n(totals), join_rows(states)
         scale = optimizer.scale_loss(1.0)
         norm = tf.linalg.global_norm(gradients)
         if settings.clip_norm:
-            gradients, _ = tf.clip_by_global_norm(gradients, settings.clip_norm * scale, use_norm=norm)
+            gradients = _clip(gradients, norm, settings.clip_norm * scale)
         optimizer.apply(gradients, variables)
         return {"nats": devices.sum(total), "tokens": tokens, "gradient_norm": norm / scale}, state
 
@@ -116,6 +124,21 @@ def learning_rate(settings: TrainingConfig, step: int, steps_per_epoch: int) -> 
         share = min(1.0, (step - warmup) / max(1, total - warmup))
         return rate * (settings.final_share + (1 - settings.final_share) * (1 + math.cos(math.pi * share)) / 2)
     return rate
+
+
+def _clip(gradients, norm, most):
+    """Scales gradients down to a norm, `tf.clip_by_global_norm`, which writes all of them anew even if it need not."""
+    return tf.cond(norm <= most, lambda: gradients, lambda: tf.clip_by_global_norm(gradients, most, use_norm=norm)[0])
+
+
+def _sum_of_parts(gradients):
+    """Adds up one weight's gradients; sparse ones stay sparse, their rows one behind the other."""
+    if len(gradients) == 1:
+        return gradients[0]
+    if not isinstance(gradients[0], tf.IndexedSlices):
+        return tf.add_n(gradients)
+    values, indices = ([getattr(gradient, name) for gradient in gradients] for name in ("values", "indices"))
+    return tf.IndexedSlices(tf.concat(values, 0), tf.concat(indices, 0), gradients[0].dense_shape)
 
 
 def _sum_repeated_rows(gradient):

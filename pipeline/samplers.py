@@ -163,7 +163,9 @@ def sample(logits: tf.Tensor, uniforms: tf.Tensor, otherwise: tf.Tensor | int = 
     >>> sample(tf.math.log([[0.5, 0.5], [0.5, 0.5], [0.0, 1.0]]), tf.constant([0.4, 0.6, 0.0])).numpy().tolist()
     [0, 1, 1]
     """
-    cumulative = tf.cumsum(tf.nn.softmax(logits), axis=1)
+    # No `tf.nn.softmax`: its preparation takes longer than all else here, and the sum need not be 1.
+    likelihood = tf.exp(logits - tf.reduce_max(logits, axis=1, keepdims=True))
+    cumulative = tf.cumsum(likelihood, axis=1)
     passed = cumulative > cumulative[:, -1:] * uniforms[:, None]
     token_ids = tf.argmax(passed, axis=1, output_type=tf.int32)  # (B,)
     return tf.where(tf.gather(passed, token_ids, batch_dims=1), token_ids, otherwise)

@@ -9,7 +9,9 @@ Shape letters as in `models`: B rows, T steps, V vocabulary, E embedding, U unit
 
 from __future__ import annotations
 
+import concurrent.futures
 import itertools
+import multiprocessing
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,6 +22,7 @@ import tensorflow as tf
 
 from pipeline.config import LanguageModelConfig, ModelConfig, RunConfig, TrainingConfig
 from pipeline.dataset import Batch
+from pipeline.devices import share_cores
 from pipeline.models import build, family
 from pipeline.optimization import build_optimizer, make_step
 from pipeline.text_model import TextModel
@@ -72,6 +75,30 @@ class Side(NamedTuple):
     call: Callable[[], Any]
     units: int = 1
     model: Any = None
+
+
+def in_process(build: Callable[..., Side], *arguments, **options) -> Side:
+    """Builds a side in a process of its own, whose cores are shared out as those of `train` and `generate` are.
+
+    Args:
+        build: a function of this module; it and its arguments are sent to the process.
+    """
+    process = concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    name, units = process.submit(_build, build, *arguments, **options).result()
+    return Side(name, lambda: process.submit(_call).result(), units)
+
+
+_built: list[Side] = []  # in a process of a side's own: that side
+
+
+def _build(build: Callable[..., Side], *arguments, **options) -> tuple[str, int]:
+    share_cores()
+    _built.append(build(*arguments, **options))
+    return _built[0].name, _built[0].units
+
+
+def _call() -> np.ndarray:
+    return np.asarray(_built[0].call())
 
 
 # === Training steps ===

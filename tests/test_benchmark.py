@@ -160,6 +160,13 @@ def test_mixed_precision_has_nearly_the_same_loss():
     assert float(mixed.call()) == pytest.approx(float(full.call()), abs=0.05)
 
 
+def test_a_side_in_a_process_of_its_own():
+    setup = setup_of(batch_size=32)
+    side = sides.in_process(sides.pipeline_step, "elsewhere", setup, sides.random_batches(setup))
+    assert (side.name, side.units) == ("elsewhere", 1)
+    assert float(side.call()) == pytest.approx(math.log(30), rel=0.1)  # nothing is learnt yet: 30 equal chances
+
+
 def test_texts_have_all_their_tokens():
     texts = sides.pipeline_texts(setup_of(batch_size=2, steps=40)).call().numpy()
     assert [len(text) for text in texts] == [40, 40]

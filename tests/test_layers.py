@@ -72,13 +72,19 @@ def assert_same(ours, theirs, tolerance=1e-5):
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1.0, np.abs(b).max(initial=0.0)))
 
 
+@pytest.fixture(params=["rows", "columns"])
+def layout(request, monkeypatch):
+    """How the loops hold a batch, whatever its size."""
+    monkeypatch.setattr(layers, "COLUMNS_FROM", {"rows": 1000, "columns": 1}[request.param])
+
+
 # === Agreement with Keras ===
 
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_equals_keras_in_outputs_states_and_gradients(cell, mask, options):
+def test_equals_keras_in_outputs_states_and_gradients(cell, mask, options, layout):
     names = ("return_sequences", "return_state", "go_backwards", "zero_output_for_mask")
     for (batch_size, steps, features, units), carried in zip(SIZES, itertools.cycle((True, False)), strict=False):
         stock, fast = pair(cell, units, features, **dict(zip(names, options, strict=True)))
@@ -89,7 +95,7 @@ def test_equals_keras_in_outputs_states_and_gradients(cell, mask, options):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_gradients_equal_finite_differences(cell):
+def test_gradients_equal_finite_differences(cell, layout):
     layer = pair(cell, 3, 2, dtype="float64", return_sequences=True, return_state=True)[1]
     mask = np.array([[True, False, True, True], [False, True, True, False]])
     tensors = [tf.constant(np.random.normal(size=(2, 4, 2))), *states_of(cell, 2, 3, "float64")]
@@ -127,7 +133,7 @@ def test_dropout_draws_the_masks_that_keras_draws(cell, in_graph):
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("policy, tolerance", [("mixed_float16", 0.02), ("mixed_bfloat16", 0.15)])
-def test_mixed_precision(cell, policy, tolerance):
+def test_mixed_precision(cell, policy, tolerance, layout):
     stock, fast = pair(cell, 4, 6, dtype=policy, return_sequences=True, return_state=True)
     x = tf.random.normal((3, 5, 6)) / 4
     ours, theirs = (outputs_and_gradients(layer, x, []) for layer in (fast, stock))
