@@ -4,7 +4,7 @@
 
 The sides of a comparison (`sides`) run strictly in turn (A B A B …), each after a warm-up: what slows a machine down
 for a while slows down all of them. Medians are compared. Where our commands share out the cores, which holds for a
-whole process (`devices.share_cores`), our side has one of its own. So has each pass of `ingest`.
+whole process (`parts.share_cores`), our side has one of its own. So has each pass of `ingest`.
 """
 
 from __future__ import annotations

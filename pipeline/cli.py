@@ -344,7 +344,7 @@ def _start_tensorflow(share: bool = False) -> None:
     """Imports TensorFlow and finds its devices without the start-up messages of its C++ part, which bury ours.
 
     Args:
-        share: whether the cores are shared out (`devices.share_cores`).
+        share: whether the cores are shared out (`parts.share_cores`).
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
@@ -354,10 +354,10 @@ def _start_tensorflow(share: bool = False) -> None:
     try:
         import tensorflow as tf
 
-        from pipeline import devices
+        from pipeline import parts
 
         if share:
-            devices.share_cores()
+            parts.share_cores()
         if "TF_CONFIG" not in os.environ:  # a cluster must be joined before there are devices
             tf.config.list_logical_devices()
     finally:

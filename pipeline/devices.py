@@ -12,16 +12,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from pipeline.config import PARTED_ROWS, RequestError
+from pipeline.config import RequestError
+from pipeline.parts import number_of_parts
 
-PARTS = 2  # of a batch that one processor computes, side by side
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}  # processors with products in bfloat16
 
 Nested = Any  # a nested structure (tf.nest) of tensors whose first dimension is B
@@ -81,14 +81,8 @@ class Devices:
     # === Inside a replica ===
 
     def parts(self, rows: int | None) -> int:
-        """How many parts a replica's rows are computed in: on a processor two, if there are enough rows.
-
-        The operations of a recurrent layer are small. Cores that share each of them wait for each other at every one;
-        cores with rows of their own meet once a step. The number is the same on every machine, so that what a run
-        draws for its dropout does not depend on where it runs.
-        """
-        is_processor = self.replicas == 1 and not tf.config.list_logical_devices("GPU")
-        return PARTS if is_processor and rows and rows >= PARTED_ROWS and rows % PARTS == 0 else 1
+        """How many parts a replica's own rows are computed in, as `number_of_parts`; replicas are parts themselves."""
+        return number_of_parts(rows) if self.replicas == 1 else 1
 
     def own_rows(self, values: Nested) -> Nested:
         """This replica's share (B / replicas, …) of what all hold (B, …)."""
@@ -168,31 +162,6 @@ class Devices:
         yield
         if self.is_chief:
             self.any(False)
-
-
-def split_rows(values: Nested, parts: int) -> list[Nested]:
-    """Cuts values (B, …) into so many parts of as many rows each."""
-    if parts == 1:
-        return [values]
-    flat = [tf.split(value, parts) for value in tf.nest.flatten(values)]
-    return [tf.nest.pack_sequence_as(values, [cut[i] for cut in flat]) for i in range(parts)]
-
-
-def join_rows(parts: Sequence[Nested]) -> Nested:
-    """Puts parts together again."""
-    return parts[0] if len(parts) == 1 else tf.nest.map_structure(lambda *rows: tf.concat(rows, 0), *parts)
-
-
-def share_cores() -> None:
-    """Gives operations that can run side by side cores of their own, instead of all cores to each one.
-
-    It holds for the whole process, and has to be called before TensorFlow computes anything. A user who has set
-    TF_NUM_INTRAOP_THREADS or TF_NUM_INTEROP_THREADS keeps that; with a GPU or a cluster nothing is changed.
-    """
-    if "TF_CONFIG" not in os.environ and not tf.config.list_physical_devices("GPU"):
-        cores = len(os.sched_getaffinity(0))
-        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, cores // PARTS)))
-        os.environ.setdefault("TF_NUM_INTEROP_THREADS", str(max(PARTS, cores)))
 
 
 def _processor_flags() -> list[str]:

@@ -26,6 +26,7 @@ from pipeline.config import DatasetConfig, RequestError, require_count
 from pipeline.dataset import Batches, Pairs, Sentences, Strands, to_dataset
 from pipeline.generation import check_search, generate
 from pipeline.models import family
+from pipeline.parts import join_rows, number_of_parts, split_rows
 from pipeline.run import Run
 from pipeline.token_files import PairFile, TokenFile, open_corpus, prepare, write_ids, write_pairs
 from pipeline.tokenizer import UNKNOWN, Tokenizer
@@ -238,8 +239,9 @@ def score_function(model: keras.Model, config) -> Callable:
 
     @tf.function(reduce_retracing=True)
     def score(batch, state):
-        nats, state = family(config).loss(model, batch, state)
-        return tf.reduce_sum(tf.cast(nats, tf.float64)), state
+        parts = split_rows((batch, state), number_of_parts(batch[2].shape[0]))
+        nats, states = zip(*(family(config).loss(model, *part) for part in parts), strict=True)
+        return tf.reduce_sum(tf.cast(tf.concat(nats, axis=0), tf.float64)), join_rows(states)
 
     return score
 

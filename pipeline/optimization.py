@@ -9,7 +9,8 @@ import keras
 import tensorflow as tf
 
 from pipeline.config import TrainingConfig
-from pipeline.devices import Devices, join_rows, open_devices, split_rows
+from pipeline.devices import Devices, open_devices
+from pipeline.parts import join_rows, split_rows
 
 
 def make_step(

@@ -22,9 +22,9 @@ import tensorflow as tf
 
 from pipeline.config import LanguageModelConfig, ModelConfig, RunConfig, TrainingConfig
 from pipeline.dataset import Batch
-from pipeline.devices import share_cores
 from pipeline.models import build, family
 from pipeline.optimization import build_optimizer, make_step
+from pipeline.parts import share_cores
 from pipeline.text_model import TextModel
 from pipeline.tokenizer import SPECIAL_TOKENS, TableTokenizer, Tokenizer
 

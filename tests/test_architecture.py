@@ -12,6 +12,7 @@ PACKAGE = Path(pipeline.__file__).parent
 # Each group may import only from the groups before it.
 GROUPS = [
     ["config", "blocks", "storage"],
+    ["parts"],
     ["checkpoints"],
     ["files", "downloads"],
     ["corpus"],

@@ -214,19 +214,3 @@ def test_no_cluster(value, monkeypatch):
 def test_no_tpu():
     with pytest.raises(RequestError, match="training.devices=tpu found no TPU"):
         open_devices("tpu")
-
-
-def test_cores_are_shared_out(monkeypatch):
-    names = "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"
-    for name in names:
-        monkeypatch.setenv(name, "7")
-    devices.share_cores()
-    assert [os.environ[name] for name in names] == ["7", "7"]  # the user's own
-    for name in (*names, "TF_CONFIG"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
-    devices.share_cores()
-    assert [os.environ.pop(name) for name in names] == ["4", "8"]
-    monkeypatch.setenv("TF_CONFIG", "{}")
-    devices.share_cores()
-    assert not set(names) & set(os.environ)
