@@ -35,12 +35,12 @@ from pipeline import corpus as corpora
 from pipeline import tokenizer as tokenizers
 from pipeline.config import (
     LEVELS,
-    PARTED_ROWS,
     CorpusConfig,
     Document000Config,
     LanguageModelConfig,
     RunConfig,
     TokenizerConfig,
+    is_parted,
 )
 from pipeline.sides import (
     Setup,
@@ -159,7 +159,7 @@ def measure_precision(repeat: int) -> Iterator[Line]:
 def measure_generate(repeat: int) -> Iterator[Line]:
     """Texts drawn at temperature 1, against one `predict` call per token and against a loop in PyTorch."""
     for setup in GENERATE:
-        sides = [in_process(pipeline_texts, setup)]
+        sides = [pipeline_texts(setup) if has_gpu() else in_process(pipeline_texts, setup)]
         sides += [keras_texts(setup, PREDICTED)] if setup.batch_size == 1 else []
         sides += [torch_texts(setup)] if has_torch() else []
         yield from compare("generate", str(setup), sides, repeat, "token", {"tokens_per_second": 1})
@@ -180,8 +180,8 @@ def measure_ingest(repeat: int, megabytes: float) -> Iterator[Line]:
 
 
 def _training(name: str, setup: Setup, *arguments, **options) -> Side:
-    """Our training step, its cores shared out as `train` does for a batch of that size."""
-    if setup.batch_size < PARTED_ROWS:
+    """Our training step, in a process where the cores are shared out as `train` does for a batch of that size."""
+    if has_gpu() or not is_parted(setup.batch_size):
         return pipeline_step(name, setup, *arguments, **options)
     return in_process(pipeline_step, name, setup, *arguments, **options)
 
@@ -214,7 +214,11 @@ def compare(
     """
     _say(f"{part}: {what}: {', '.join(side.name for side in sides)}")
     peaks = [peak_gflops()] if "gflops" in amounts else []
-    seconds = in_turns(sides, repeat)  # (runs, sides)
+    try:
+        seconds = in_turns(sides, repeat)  # (runs, sides)
+    finally:
+        for side in sides:
+            side.close()
     peaks += [peak_gflops()] if peaks else []
     figures = []
     for median in np.median(seconds, axis=0).tolist():

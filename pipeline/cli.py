@@ -8,6 +8,7 @@ do next. TensorFlow is imported by the verbs that need it: help and a wrong argu
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -21,10 +22,10 @@ from pipeline import presets
 from pipeline.config import (
     LONGEST,
     MODELS,
-    PARTED_ROWS,
     RequestError,
     RunConfig,
     Section,
+    is_parted,
     nearest,
     override,
     require_count,
@@ -112,7 +113,7 @@ def inspect(options: argparse.Namespace) -> None:
 def train(options: argparse.Namespace) -> None:
     """Trains a run, or goes on with it, and prints its figures."""
     config = _run_config(options)
-    _start_tensorflow(share=config.dataset.batch_size >= PARTED_ROWS)
+    _start_tensorflow(share=is_parted(config.dataset.batch_size))
     from pipeline import training
 
     run = training.train(config, directory=options.directory)
@@ -152,7 +153,7 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.encoding is not None and not options.data:
         raise RequestError("--encoding goes with --data: it is the encoding of the files that are scored.")
     require_count("samples", options.samples, MOST_TEXTS)
-    _start_tensorflow()
+    _start_tensorflow()  # a text is read in one strand, mostly, which both cores share
     from pipeline import evaluation
     from pipeline.run import load
 
@@ -177,7 +178,7 @@ def export(options: argparse.Namespace) -> None:
 def demo(options: argparse.Namespace) -> None:
     """Trains, exports, serves from a fresh process and compares with a trigram model, with a word to each step."""
     config = _run_config(options)
-    _start_tensorflow(share=config.dataset.batch_size >= PARTED_ROWS)
+    _start_tensorflow(share=is_parted(config.dataset.batch_size))
     from pipeline import demo
 
     demo.run(config, options.directory)
@@ -357,7 +358,8 @@ def _start_tensorflow(share: bool = False) -> None:
         from pipeline import parts
 
         if share:
-            parts.share_cores()
+            with contextlib.suppress(RuntimeError):  # in a process that has computed already, it stays as it is
+                parts.share_cores()
         if "TF_CONFIG" not in os.environ:  # a cluster must be joined before there are devices
             tf.config.list_logical_devices()
     finally:

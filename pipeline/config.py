@@ -24,7 +24,7 @@ LARGEST, LARGEST_FLOAT = 2**31 - 1, 3e38
 # Of a network: beyond these no machine has the memory, and TensorFlow no number for the entries of a matrix.
 WIDEST, MOST_LAYERS = 1_000_000, 100
 LONGEST = 1000  # most new tokens for one prompt, fixed into every export: one long row holds up its whole batch
-PARTED_ROWS = 32  # batches from this size on are computed in parts, side by side on the cores of a processor
+PARTS, PARTED_ROWS = 2, 32  # a batch from so many rows on is computed in so many parts (`pipeline.parts`)
 
 
 class RequestError(ValueError):
@@ -52,6 +52,15 @@ def require_count(name: str, value: int, most: int) -> None:
     """
     if not 0 <= value <= most:
         raise RequestError(f"{name}={value} is not allowed: it must be at least 0 and at most {most}.")
+
+
+def is_parted(rows: int) -> bool:
+    """Whether a batch of so many rows is computed in parts, where there is no GPU.
+
+    >>> is_parted(64), is_parted(16), is_parted(33)
+    (True, False, False)
+    """
+    return rows >= PARTED_ROWS and rows % PARTS == 0
 
 
 def shortened(text: str, most: int) -> str:

@@ -439,6 +439,7 @@ def _choose(logits, uniforms, sampling):
         warm = apply_temperature(logits, sampling.temperature)
         is_cut = tf.reduce_any((sampling.top_k > 0) | (sampling.top_p < 1.0))
         inside = tf.cond(is_cut, lambda: _truncate(warm, sampling.top_k, sampling.top_p), lambda: warm)
+        inside.set_shape(warm.shape)
         return tf.where(is_drawn, sample(inside, uniforms, otherwise=likeliest), likeliest)
 
     return tf.cond(tf.reduce_any(is_drawn), drawn, lambda: likeliest)

@@ -134,7 +134,7 @@ def _clip(gradients, norm, most):
 
 def _sum_of_parts(gradients):
     """Adds up one weight's gradients; sparse ones stay sparse, their rows one behind the other."""
-    if len(gradients) == 1:
+    if len(gradients) == 1 or gradients[0] is None:
         return gradients[0]
     if not isinstance(gradients[0], tf.IndexedSlices):
         return tf.add_n(gradients)

@@ -1,4 +1,4 @@
-"""A batch in parts: rows that are computed side by side, each on its own part of a processor's cores.
+"""A batch in parts: rows that are computed side by side.
 
 The operations of a recurrent layer are small. Cores that share each of them wait for each other at every one; cores
 with rows of their own meet once a step.
@@ -12,9 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from pipeline.config import PARTED_ROWS
-
-PARTS = 2
+from pipeline import config
 
 Nested = Any  # a nested structure (tf.nest) of tensors whose first dimension is B
 
@@ -25,9 +23,8 @@ def number_of_parts(rows: int | None) -> int:
     The number is the same on every machine without a GPU, so that what a run draws for its dropout does not depend on
     where it runs.
     """
-    if not rows or rows < PARTED_ROWS or rows % PARTS or tf.config.list_logical_devices("GPU"):
-        return 1
-    return PARTS
+    has_parts = rows and config.is_parted(rows) and not tf.config.list_logical_devices("GPU")
+    return config.PARTS if has_parts else 1
 
 
 def split_rows(values: Nested, parts: int) -> list[Nested]:
@@ -44,12 +41,16 @@ def join_rows(parts: Sequence[Nested]) -> Nested:
 
 
 def share_cores() -> None:
-    """Gives operations that can run side by side cores of their own, instead of all cores to each one.
+    """Gives each of two parts a core of its own, on a machine with two: an operation has one core, not both.
 
-    It holds for the whole process, and has to be called before TensorFlow computes anything. A user who has set
-    TF_NUM_INTRAOP_THREADS or TF_NUM_INTEROP_THREADS keeps that; with a GPU or a cluster nothing is changed.
+    TensorFlow has one pool of threads for the insides of all operations. So it cannot give each part two cores of
+    four: on other machines, with a GPU or in a cluster, nothing is changed, and nothing where the user has set
+    TF_NUM_INTRAOP_THREADS or TF_NUM_INTEROP_THREADS. It holds for the whole process.
+
+    Raises:
+        RuntimeError: TensorFlow has computed something already.
     """
-    if "TF_CONFIG" not in os.environ and not tf.config.list_physical_devices("GPU"):
-        cores = len(os.sched_getaffinity(0))
-        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, cores // PARTS)))
-        os.environ.setdefault("TF_NUM_INTEROP_THREADS", str(max(PARTS, cores)))
+    is_set = {"TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "TF_CONFIG"} & set(os.environ)
+    if not is_set and len(os.sched_getaffinity(0)) == config.PARTS and not tf.config.get_visible_devices("GPU"):
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(config.PARTS)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+_REGISTER = 16  # float32 numbers in the largest register of a processor
 _NUCLEUS_CANDIDATES = 256  # sorted first in the search for a nucleus; the whole vocabulary only if they fall short
 
 
@@ -156,16 +157,25 @@ def sample(logits: tf.Tensor, uniforms: tf.Tensor, otherwise: tf.Tensor | int = 
     `uniform · total`, and that product is less than the total for every uniform number up to 1 - 2⁻²⁴.
 
     Args:
-        logits: (B, V).
+        logits: (B, V), V known.
         uniforms: (B,) in [0, 1).
         otherwise: (B,) int32, what a row gives that has no probabilities: it holds NaN, +inf or nothing but -inf.
 
     >>> sample(tf.math.log([[0.5, 0.5], [0.5, 0.5], [0.0, 1.0]]), tf.constant([0.4, 0.6, 0.0])).numpy().tolist()
     [0, 1, 1]
     """
-    # No `tf.nn.softmax`: its preparation takes longer than all else here, and the sum need not be 1.
-    likelihood = tf.exp(logits - tf.reduce_max(logits, axis=1, keepdims=True))
-    cumulative = tf.cumsum(likelihood, axis=1)
+    cumulative = _cumulative(logits)
     passed = cumulative > cumulative[:, -1:] * uniforms[:, None]
     token_ids = tf.argmax(passed, axis=1, output_type=tf.int32)  # (B,)
     return tf.where(tf.gather(passed, token_ids, batch_dims=1), token_ids, otherwise)
+
+
+def _cumulative(logits):
+    """Returns the sums of the tokens' likelihoods up to each token, the largest being 1: (B, V) and some more columns.
+
+    No `tf.nn.softmax`: its preparation takes longer than all else in `sample`. The last numbers of an array, which fill
+    no register, may get other last digits than the same ones elsewhere; so rows are filled up, lest one depends on its
+    place.
+    """
+    logits = tf.pad(logits, [[0, 0], [0, -logits.shape[1] % _REGISTER]], constant_values=-float("inf"))
+    return tf.cumsum(tf.exp(logits - tf.reduce_max(logits, axis=1, keepdims=True)), axis=1)

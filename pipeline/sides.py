@@ -68,13 +68,16 @@ class Side(NamedTuple):
         name: in the output.
         call: does it once. The result is an array of any kind, and reading it waits until the work is done.
         units: how many of the comparison's units one call does.
-        model: a `keras.Model`, or PyTorch's embedding, recurrent and output layer in a list; None: no weights.
+        model: a `keras.Model`, or PyTorch's embedding, recurrent and output layer in a list; None: no weights, or in
+            another process.
+        close: gives back what the side holds besides memory.
     """
 
     name: str
     call: Callable[[], Any]
     units: int = 1
     model: Any = None
+    close: Callable[[], None] = lambda: None
 
 
 def in_process(build: Callable[..., Side], *arguments, **options) -> Side:
@@ -85,7 +88,7 @@ def in_process(build: Callable[..., Side], *arguments, **options) -> Side:
     """
     process = concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
     name, units = process.submit(_build, build, *arguments, **options).result()
-    return Side(name, lambda: process.submit(_call).result(), units)
+    return Side(name, lambda: process.submit(_call).result(), units, close=process.shutdown)
 
 
 _built: list[Side] = []  # in a process of a side's own: that side

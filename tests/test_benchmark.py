@@ -31,7 +31,7 @@ def measure(monkeypatch, capsys):
     monkeypatch.setattr(benchmark, "PEAK_SIZE", 8)
     monkeypatch.setattr(benchmark, "PREDICTED", 1)
     monkeypatch.setattr(benchmark, "TRAIN", (setup_of(), setup_of("gru")))
-    monkeypatch.setattr(benchmark, "TARGETS", setup_of())
+    monkeypatch.setattr(benchmark, "TARGETS", setup_of(batch_size=32))
     # An adaptive softmax needs some words that are rare.
     monkeypatch.setattr(benchmark, "SOFTMAX", (setup_of(vocabulary_size=5000),))
     monkeypatch.setattr(benchmark, "GENERATE", (setup_of(batch_size=1), setup_of(batch_size=2)))
@@ -165,6 +165,9 @@ def test_a_side_in_a_process_of_its_own():
     side = sides.in_process(sides.pipeline_step, "elsewhere", setup, sides.random_batches(setup))
     assert (side.name, side.units) == ("elsewhere", 1)
     assert float(side.call()) == pytest.approx(math.log(30), rel=0.1)  # nothing is learnt yet: 30 equal chances
+    side.close()
+    with pytest.raises(RuntimeError, match="shutdown"):
+        side.call()
 
 
 def test_texts_have_all_their_tokens():

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from pipeline import decoding
+from pipeline import decoding, samplers
 from pipeline.decoding import Sampling
 
 PADDING, UNKNOWN, START, END = range(4)
@@ -211,6 +211,16 @@ def test_uniform_numbers_are_uniform_and_independent():
     for one, other in ((numbers[1:], numbers[:-1]), (numbers[:, 1:], numbers[:, :-1])):  # seeds, steps
         correlation = np.corrcoef(one.ravel(), other.ravel())[0, 1]
         assert abs(correlation) < 4 / math.sqrt(count)
+
+
+@pytest.mark.parametrize("vocabulary_size", [5, 61, 66, 67, 250])
+def test_likelihoods_have_the_same_bits_in_any_batch(vocabulary_size):
+    logits = np.random.default_rng(1).normal(size=(40, vocabulary_size)).astype(np.float32)
+    together = samplers._cumulative(tf.constant(logits)).numpy()
+    for size in (1, 2, 3, 7):
+        for first in range(0, 40 - size, size):
+            part = samplers._cumulative(tf.constant(logits[first : first + size])).numpy()
+            np.testing.assert_array_equal(part, together[first : first + size])
 
 
 @pytest.mark.parametrize("vocabulary_size", [5, 66, 3000])

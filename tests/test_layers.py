@@ -159,7 +159,7 @@ def test_one_trace_serves_all_batch_sizes_and_lengths(cell):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_gradient_taken_outside_of_the_function(cell):
+def test_a_gradient_taken_outside_of_the_function(cell, layout):
     stock, fast = pair(cell, 4, 3, return_sequences=True)
     x, states = tf.random.normal((2, 5, 3)), states_of(cell, 2, 4)
     calls = [
@@ -172,7 +172,7 @@ def test_a_gradient_taken_outside_of_the_function(cell):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_equal_bit_for_bit_from_call_to_call(cell):
+def test_equal_bit_for_bit_from_call_to_call(cell, layout):
     fast = pair(cell, 48, 32, return_sequences=True)[1]
     x, states = tf.random.normal((16, 20, 32)), states_of(cell, 16, 48)
     run = tf.function(outputs_and_gradients)
@@ -284,7 +284,7 @@ def test_a_saved_model_file_loads_as_keras_layer_and_as_ours(cell, tmp_path):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_export(cell, tmp_path):
+def test_export(cell, layout, tmp_path):
     model = model_of(layers, cell)
     model.export(tmp_path / "export", verbose=False)
     token_ids = np.array([[3, 1, 4, 0], [1, 5, 0, 0]], "int32")
@@ -311,7 +311,7 @@ def test_fit_learns(cell):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_compiled_by_xla(cell):
+def test_compiled_by_xla(cell, layout):
     fast = pair(cell, 4, 3, return_sequences=True)[1]
     x, states, mask = tf.random.normal((2, 3, 3)), states_of(cell, 2, 4), mask_of("holes", 2, 3)
     compiled = tf.function(outputs_and_gradients, jit_compile=True)
