@@ -241,9 +241,11 @@ class Trainer:
         except BrokenPipeError:  # nobody listens any more
             raise
         except (OSError, tf.errors.OpError) as error:  # a full disk, above all
+            said = reason(error)
+            smaller = "A smaller dataset.batch_size or model needs a run of another name." if "OOM" in said else ""
             raise TrainingError(
-                f"Stopped behind step {self.progress.step:,}: {reason(error)}. What was written before is whole: when "
-                "that is mended, the same command goes on from the last checkpoint."
+                f"Stopped behind step {self.progress.step:,}: {said}. What was written before is whole: when that is "
+                f"mended, the same command goes on from the last checkpoint. {smaller}".strip()
             ) from error
 
     def _take_signal(self, number: int, frame) -> None:

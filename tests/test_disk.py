@@ -74,6 +74,23 @@ def test_a_full_disk_stops_training_and_costs_nothing(train, small_disk, tmp_pat
     assert same_weights(whole.folder, after.folder) and figures(whole.history) == figures(after.history)
 
 
+class RunOutOfMemory(keras.callbacks.Callback):
+    """Says at a batch what TensorFlow says when there is no memory for a tensor."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == 1:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[64,9000]")
+
+
+def test_memory_that_ends_is_named_with_a_way_out(train):
+    settings = ("training.epochs=1", EVERY_STEP)
+    with pytest.raises(
+        TrainingError, match=r"OOM when allocating.*goes on.*smaller dataset.batch_size"
+    ):
+        train(*settings, name="large", callbacks=[RunOutOfMemory()])
+    assert train(*settings, name="large").history[0]["step"] == train(*settings, name="whole").history[0]["step"]
+
+
 def test_a_full_disk_leaves_no_half_export(tiny_run, small_disk, capsys):
     folder = shutil.copytree(tiny_run.folder, small_disk / "tiny")
     fill(small_disk)
