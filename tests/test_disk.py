@@ -84,9 +84,7 @@ class RunOutOfMemory(keras.callbacks.Callback):
 
 def test_memory_that_ends_is_named_with_a_way_out(train):
     settings = ("training.epochs=1", EVERY_STEP)
-    with pytest.raises(
-        TrainingError, match=r"OOM when allocating.*goes on.*smaller dataset.batch_size"
-    ):
+    with pytest.raises(TrainingError, match=r"OOM when allocating.*goes on.*smaller dataset.batch_size"):
         train(*settings, name="large", callbacks=[RunOutOfMemory()])
     assert train(*settings, name="large").history[0]["step"] == train(*settings, name="whole").history[0]["step"]
 
