@@ -19,7 +19,7 @@ import tensorflow as tf
 from pipeline import corpus as corpora
 from pipeline import evaluation, generation, training
 from pipeline.checkpoints import KEPT_CHECKPOINTS, Checkpoints, TrainingError
-from pipeline.config import LanguageModelConfig, RequestError, TrainingConfig, override, to_json
+from pipeline.config import PARTED_ROWS, LanguageModelConfig, RequestError, TrainingConfig, override, to_json
 from pipeline.models import build, language_model
 from pipeline.optimization import _sum_repeated_rows, build_optimizer, learning_rate, make_step
 from pipeline.token_files import prepare
@@ -384,6 +384,12 @@ RESUMED = {
     + ("training.precision=mixed_float16",),
     "sentences": ("dataset.batches=sentences", "dataset.sequence_length=40", "training.optimizer=sgd")
     + ("training.momentum=0.9", "training.schedule=cosine", "model.cell=rnn", "model.dropout=0.3"),
+    "halves": (
+        f"dataset.batch_size={PARTED_ROWS}",
+        "dataset.sequence_length=4",
+        "model.cell=lstm",
+        "model.dropout=0.3",
+    ),
 }
 
 
