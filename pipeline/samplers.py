@@ -64,17 +64,16 @@ def ban_repeated_ngrams(logits: tf.Tensor, history: tf.Tensor, size: int) -> tf.
     return tf.tensor_scatter_nd_min(logits, tf.stack([rows, following], axis=2), ceilings)
 
 
-def apply_temperature(logits: tf.Tensor, temperature: tf.Tensor) -> tf.Tensor:
-    """Returns the logits divided by the temperature, cut to 1e-6..1e6, lest they become infinite.
+def safe_temperature(temperature: tf.Tensor) -> tf.Tensor:
+    """Returns what logits are divided by: the temperature, cut to 1e-6..1e6, lest they become infinite.
 
     Args:
-        logits: (B, V).
-        temperature: (B,); at 0 or below it the logits stay, for such rows take the likeliest token anyway.
+        temperature: (B,); at 0 or below it 1, for such rows take the likeliest token anyway.
 
-    >>> apply_temperature(tf.constant([[2.0, 4.0]]), tf.constant([0.5])).numpy().tolist()
-    [[4.0, 8.0]]
+    >>> safe_temperature(tf.constant([0.5, 0.0, 1e9])).numpy().tolist()
+    [0.5, 1.0, 1000000.0]
     """
-    return logits / tf.where(temperature > 0.0, tf.clip_by_value(temperature, 1e-6, 1e6), 1.0)[:, None]
+    return tf.where(temperature > 0.0, tf.clip_by_value(temperature, 1e-6, 1e6), 1.0)
 
 
 def keep_top_k(logits: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
@@ -103,12 +102,13 @@ def keep_top_p(logits: tf.Tensor, p: tf.Tensor) -> tf.Tensor:
 
     Args:
         logits: (B, V).
-        p: (B,), 1 keeps all.
+        p: (B,), 1 keeps all, and so does NaN.
 
     >>> keep_top_p(tf.constant([[4.0, 2.0, 3.0]]), tf.constant([0.8])).numpy().tolist()
     [[4.0, -inf, 3.0]]
     """
     normalizer = tf.reduce_logsumexp(logits, axis=1, keepdims=True)
+    p = tf.where(p < 1.0, p, 1.0)
 
     def search(candidates):
         """Returns the smallest logit inside the nucleus (B, 1), and whether the candidates hold all of it."""

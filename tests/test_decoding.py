@@ -137,7 +137,7 @@ def test_repeated_ngrams_are_banned(histories, size):
 
 
 def test_temperature():
-    result = decoding.apply_temperature(rows([[2, 4], [2, 4], [-1e30, 1e30]]), rows([0.5, 0, 1e-38])).numpy()
+    result = (rows([[2, 4], [2, 4], [-1e30, 1e30]]) / samplers.safe_temperature(rows([0.5, 0, 1e-38]))[:, None]).numpy()
     assert result[:2].tolist() == [[4, 8], [2, 4]]
     assert np.isfinite(result).all()
 
@@ -165,6 +165,11 @@ def test_top_p_keeps_the_smallest_set_and_its_ties(logits, seed):
                 break
             total, threshold = total + softmax(row)[token], row[token]
         assert kept.tolist() == np.where(row >= threshold, row, -math.inf).tolist()
+
+
+def test_a_top_p_that_is_no_number_keeps_all():
+    logits = rows([[1, 2, 3], [1, 2, 3]])
+    assert decoding.keep_top_p(logits, rows([math.nan, 0.5])).numpy().tolist() == [[1, 2, 3], [-math.inf, -math.inf, 3]]
 
 
 def test_top_p_beyond_the_first_candidates():
