@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from pipeline.samplers import (
-    apply_temperature,
     ban,
     ban_repeated_ngrams,
     keep_top_k,
     keep_top_p,
     penalize_repetition,
+    safe_temperature,
     sample,
     uniform,
 )
@@ -36,19 +36,24 @@ _LARGEST_LENGTH_PENALTY = 10.0  # keeps ((5 + length) / 6) ** penalty inside flo
 
 
 class Decoder(NamedTuple):
-    """A model as the two functions that decoding needs.
+    """A model as the functions that decoding needs.
 
     Attributes:
         start: context → (memory, state). `memory` stays the same at every step, `state` is carried along.
-        step: (token_ids (B,) int32, memory, state) → (logits (B, V) float32, state).
+        make_step: () → a step, (token_ids (B,) int32, memory, state) → (logits (B, V) float32, state). It is called
+            outside of the loop over the steps, and computes what they have in common.
         least_rows: batches are filled up to so many rows. Below, a matrix product takes another path with other
             last digits, and a text would depend on its neighbours: one row for x W, fewer than 16 for x Wᵀ. (Seen with
             AVX-512. With AVX2 a product handles the last rows of any batch apart, and last digits differ anyway.)
     """
 
     start: Callable[[Nested], tuple[Nested, Nested]]
-    step: Step
+    make_step: Callable[[], Step]
     least_rows: int = 2
+
+    def step(self, token_ids: tf.Tensor, memory: Nested, state: Nested) -> tuple[tf.Tensor, Nested]:
+        """A single step."""
+        return self.make_step()(token_ids, memory, state)
 
 
 class Sampling(NamedTuple):
@@ -69,6 +74,9 @@ class Sampling(NamedTuple):
     top_p: tf.Tensor
     repetition_penalty: tf.Tensor
     seed: tf.Tensor
+
+
+NO_TOKENS = Sampling(0, 0.0, 0, 1.0, 1.0, 0)  # of a row that makes no other row's step slower
 
 
 class Generated(NamedTuple):
@@ -120,7 +128,7 @@ def generate(
     """Generates one text per row, until its end token or its `max_new_tokens`.
 
     Args:
-        step: the second function of a `Decoder`; V, the last dimension of its logits, is known when it is traced.
+        step: what a `Decoder`'s `make_step` returns; V, the last dimension of its logits, is known when it is traced.
         memory: what the step reads, each tensor (B, ...).
         state: what the step carries, each tensor (B, ...).
         first_token_ids: (B,) int32, the first token that the step consumes. B may be 0. (Where texts must not
@@ -141,12 +149,14 @@ def generate(
     steps = tf.maximum(tf.reduce_max(most), 0)  # of no rows, the largest is negative
     uniforms = uniform(sampling.seed, tf.range(steps)[:, None])  # (L, B)
     prompt = _right_aligned(prompt_token_ids, first_token_ids)  # (B, T)
-    rules = _Rules(banned_ids, sampling.repetition_penalty, no_repeat_ngram, prompt)
+    penalty = sampling.repetition_penalty
+    rules = _Rules(banned_ids, penalty, tf.reduce_any(penalty != 1.0), no_repeat_ngram, prompt)
+    choose = _chooser(sampling)
 
     def body(index, tokens, log_probability, token_ids, state, seen, written):
         logits, new_state = step(token_ids, memory, state)
         allowed, seen = _restrict(logits, rules, index, token_ids, seen, written)
-        token_ids = _choose(allowed, tf.gather(uniforms, index), sampling)
+        token_ids = choose(allowed, tf.gather(uniforms, index))
         token_ids = _or_else(token_ids, allowed, banned_ids, end_id)
         log_probability += tf.where(index < tokens, _log_probability_of(token_ids, logits), 0.0)
         index += 1
@@ -385,6 +395,7 @@ class _Rules(NamedTuple):
 
     banned_ids: Sequence[int]
     penalty: tf.Tensor  # (B,)
+    any_penalty: tf.Tensor  # ()
     no_repeat_ngram: int
     prompt: tf.Tensor  # (B, T), the newest token last, and -1 in the unused places before them
 
@@ -393,7 +404,7 @@ def _restrict(logits, rules, index, token_ids, seen, written):
     """Returns the logits under the rules, and the tokens seen so far (B, V), which only a penalty needs."""
     allowed = ban(logits, rules.banned_ids)
     allowed, seen = tf.cond(
-        tf.reduce_any(rules.penalty != 1.0),
+        rules.any_penalty,
         lambda: _penalize(allowed, rules.penalty, seen, index, token_ids, rules.prompt),
         lambda: (allowed, seen),
     )
@@ -430,19 +441,24 @@ def _truncate(logits, top_k, top_p):
     return tf.cond(tf.reduce_any(top_p < 1.0), lambda: keep_top_p(inside, top_p), lambda: inside)
 
 
-def _choose(logits, uniforms, sampling):
-    """Returns each row's next token (B,): drawn, or the likeliest where the temperature is 0."""
-    likeliest = tf.argmax(logits, axis=1, output_type=tf.int32)
+def _chooser(sampling):
+    """Returns the function (logits (B, V), uniforms (B,)) → each row's next token (B,): drawn, or the likeliest."""
     is_drawn = sampling.temperature > 0.0
+    temperature = safe_temperature(sampling.temperature)[:, None]
+    any_drawn, any_cut = tf.reduce_any(is_drawn), tf.reduce_any((sampling.top_k > 0) | (sampling.top_p < 1.0))
 
-    def drawn():
-        warm = apply_temperature(logits, sampling.temperature)
-        is_cut = tf.reduce_any((sampling.top_k > 0) | (sampling.top_p < 1.0))
-        inside = tf.cond(is_cut, lambda: _truncate(warm, sampling.top_k, sampling.top_p), lambda: warm)
-        inside.set_shape(warm.shape)
-        return tf.where(is_drawn, sample(inside, uniforms, otherwise=likeliest), likeliest)
+    def choose(logits, uniforms):
+        likeliest = tf.argmax(logits, axis=1, output_type=tf.int32)
 
-    return tf.cond(tf.reduce_any(is_drawn), drawn, lambda: likeliest)
+        def drawn():
+            warm = logits / temperature
+            inside = tf.cond(any_cut, lambda: _truncate(warm, sampling.top_k, sampling.top_p), lambda: warm)
+            inside.set_shape(warm.shape)
+            return tf.where(is_drawn, sample(inside, uniforms, otherwise=likeliest), likeliest)
+
+        return tf.cond(any_drawn, drawn, lambda: likeliest)
+
+    return choose
 
 
 def _or_else(token_ids, logits, banned_ids, end_id):
@@ -484,9 +500,9 @@ def _while(is_running, body, values):
         return tf.TensorShape([None if place == 0 or size == 0 else size for place, size in enumerate(dims)])
 
     values = tf.nest.map_structure(lambda value: tf.constant(value) if isinstance(value, int) else value, values)
-    # One iteration at a time: each step needs the last one's token, and looking ahead only costs time.
+    # Several iterations at a time: a step may begin while the last one's products for the step behind it still run.
     shapes = tf.nest.map_structure(invariant, values)
-    return tf.while_loop(is_running, body, values, shape_invariants=shapes, parallel_iterations=1)
+    return tf.while_loop(is_running, body, values, shape_invariants=shapes, parallel_iterations=4)
 
 
 def _like(new, old):

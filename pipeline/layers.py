@@ -41,16 +41,29 @@ class _FastLoop:
         cell = self.cell
         if training and 0.0 < cell.dropout < 1.0:  # one draw for all steps, as Keras makes it
             sequences = sequences * tf.expand_dims(cell.get_dropout_mask(sequences[:, 0, :]), 1)
-        x = tf.transpose(tf.cast(sequences, cell.compute_dtype), [1, 0, 2])  # (T, B, E)
+        x = tf.transpose(sequences, [1, 0, 2])  # (T, B, E)
+        outputs, states = self._all_steps(x, None, initial_state, mask, training)
+        return outputs[:, -1], outputs, states
+
+    def _all_steps(self, x, which, initial_state, mask, training):
+        """Runs over the steps of x (T, B, E); or of distinct rows x (D, E), of which `which` (T, B) names each step's.
+
+        Returns:
+            outputs (B, T, U) and the list of last states, each (B, U).
+        """
+        steps = x if which is None else which
         mask = _time_major_mask(mask)  # (T, B, 1) or None
         if self.go_backwards:
-            x = tf.reverse(x, [0])
+            steps = tf.reverse(steps, [0])
             mask = None if mask is None else tf.reverse(mask, [0])
-        weights = [tf.cast(w, cell.compute_dtype) for w in (cell.kernel, cell.recurrent_kernel, cell.bias)]
-        x, *states = _same_batch(x, tf.nest.flatten(initial_state))
-        hidden, states = self._recurrence(training, mask, x, *states, *weights)
+        steps, *states = _same_batch(steps, tf.nest.flatten(initial_state))
+        x, which = (steps, None) if which is None else (x, steps)
+        cell = self.cell
+        weights = (cell.kernel, cell.recurrent_kernel, cell.bias)
+        tensors = [tf.cast(tensor, cell.compute_dtype) for tensor in (x, *states, *weights)]
+        hidden, states = self._recurrence(training, mask, which, *tensors)
         outputs = hidden if mask is None else tf.where(self._shown(mask), hidden, tf.zeros_like(hidden))  # (T, B, U)
-        return outputs[-1], tf.transpose(outputs, [1, 0, 2]), states
+        return tf.transpose(outputs, [1, 0, 2]), states
 
     def _can_be_fast(self) -> bool:
         """Whether the layer is the standard one, and no GPU is there, for which Keras has cuDNN."""
@@ -61,16 +74,23 @@ class _FastLoop:
             and not tf.config.list_logical_devices("GPU")
             and not self.unroll
             and cell.implementation == 2
-            and cell.activation is keras.activations.tanh
-            and cell.recurrent_activation is keras.activations.sigmoid
-            and cell.use_bias
             and not cell.recurrent_dropout
-            and getattr(cell, "reset_after", True)
+            and is_standard(cell)
         )
 
     def _shown(self, mask):
         """Where an output is the hidden state, and not zero: Keras repeats an output, but at first there is none."""
         return mask if self.zero_output_for_mask else tf.cumsum(tf.cast(mask, tf.int32), axis=0) > 0
+
+
+def is_standard(cell) -> bool:
+    """Whether a cell of Keras' LSTM or GRU computes what this module and `stepping` compute."""
+    return (
+        cell.activation is keras.activations.tanh
+        and cell.recurrent_activation is keras.activations.sigmoid
+        and cell.use_bias
+        and getattr(cell, "reset_after", True)
+    )
 
 
 class LSTM(_FastLoop, keras.layers.LSTM):
@@ -89,8 +109,8 @@ class LSTM(_FastLoop, keras.layers.LSTM):
 
     __module__ = "keras.layers"  # the name that Keras writes into a saved model
 
-    def _recurrence(self, training, mask, *tensors):
-        hidden, cell = _lstm(training, mask)(*tensors)
+    def _recurrence(self, training, mask, which, *tensors):
+        hidden, cell = _lstm(training, mask, which)(*tensors)
         return hidden, [hidden[-1], cell]
 
 
@@ -104,9 +124,37 @@ class GRU(_FastLoop, keras.layers.GRU):
 
     __module__ = "keras.layers"  # the name that Keras writes into a saved model
 
-    def _recurrence(self, training, mask, *tensors):
-        hidden = _gru(training, mask)(*tensors)
+    def _recurrence(self, training, mask, which, *tensors):
+        hidden = _gru(training, mask, which)(*tensors)
         return hidden, [hidden[-1]]
+
+
+def read_tokens(layer: keras.layers.RNN, embedding: keras.layers.Layer, token_ids, initial_state, training=False):
+    """Returns `layer(embedding(token_ids), initial_state=…, training=…)`; distinct tokens are projected once each.
+
+    A batch says the same tokens again and again: of 6,400 characters some 60 are distinct. What a token adds to the
+    gates does not depend on where it stands, so x W is formed for the distinct ones, and the steps look it up. In the
+    gradients, what the steps of one token have in common is added up before any product.
+
+    Args:
+        layer: a recurrent layer with `return_sequences` and `return_state`. Where its fast loop can't run, and with
+            dropout on its inputs, which differs from step to step, Keras calls both layers as usual.
+        embedding: ids (…,) → (…, E), each vector by its id alone.
+        token_ids: (B, T) int.
+        initial_state: list of (B, U).
+        training: whether dropout is on.
+
+    Returns:
+        The list [outputs (B, T, U), last states (B, U) …].
+    """
+    is_fast = isinstance(layer, _FastLoop) and layer.built and layer._can_be_fast()
+    if not is_fast or (training and layer.cell.dropout):
+        return list(layer(embedding(token_ids), initial_state=initial_state, training=training))
+    which = tf.transpose(token_ids)  # (T, B)
+    distinct, places = tf.unique(tf.reshape(which, [-1]))  # (D,), (T · B,)
+    places = tf.ensure_shape(tf.reshape(places, tf.shape(which)), which.shape)
+    outputs, states = layer._all_steps(embedding(distinct), places, initial_state, None, training)
+    return [outputs, *states]
 
 
 class OneHot(keras.layers.Layer):
@@ -138,23 +186,19 @@ class OneHot(keras.layers.Layer):
 # === LSTM ===
 
 
-def _lstm(training, mask) -> Callable:
+def _lstm(training, mask, which) -> Callable:
     """Returns the function x (T, B, E), h and c (B, U), W (E, 4U), U (U, 4U), b (4U,) → h (T, B, U), last c (B, U)."""
 
     @tf.custom_gradient
     def recurrence(x, hidden, cell, kernel, recurrent_kernel, bias):
         layout = _layout(hidden)
-        projected = _project(layout, x, kernel, bias)
+        projected = _project(layout, x, which, kernel, bias)
         from_state = layout.product(recurrent_kernel)
 
         def step(t, h, c):
-            i, f, g, o = layout.split(from_state(h) + projected[t], 4)
-            i, f, g, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
-            new_c = f * c + i * g
-            squashed = tf.tanh(new_c)
-            return (o * squashed, new_c), (c, i, f, g, o, squashed)
+            return lstm_gates(layout.split(from_state(h) + projected[t], 4), c)
 
-        (_, last_cell), outputs, saved = _forward_loop(layout, step, 6, training, mask, x, (hidden, cell))
+        (_, last_cell), outputs, saved = _forward_loop(layout, step, 6, training, mask, projected, (hidden, cell))
 
         def gradient(d_outputs, d_last_cell):
             to_state = layout.product(tf.transpose(recurrent_kernel))
@@ -169,35 +213,39 @@ def _lstm(training, mask) -> Callable:
 
             start = (tf.zeros_like(hidden), tf.ensure_shape(d_last_cell, cell.shape))
             (d_hidden, d_cell), (d_z,) = _backward_loop(layout, step, 1, mask, d_outputs, start)  # d_z: (T, B, 4U)
-            d_x, d_kernel = _projection_gradients(d_z, x, kernel)
+            d_x, d_kernel, d_bias = _projection_gradients(d_z, x, which, kernel)
             d_recurrent = _recurrent_gradient(d_z, outputs, hidden)
-            return d_x, d_hidden, d_cell, d_kernel, d_recurrent, _bias_gradient(d_z)
+            return d_x, d_hidden, d_cell, d_kernel, d_recurrent, d_bias
 
         return (outputs, last_cell), gradient
 
     return recurrence
 
 
+def lstm_gates(z: Sequence, c):
+    """One step from the sums of the gates i, f, g and o and the old cell state: (h, c), and what a gradient needs."""
+    i, f, g, o = tf.sigmoid(z[0]), tf.sigmoid(z[1]), tf.tanh(z[2]), tf.sigmoid(z[3])
+    new_c = f * c + i * g
+    squashed = tf.tanh(new_c)
+    return (o * squashed, new_c), (c, i, f, g, o, squashed)
+
+
 # === GRU ===
 
 
-def _gru(training, mask) -> Callable:
+def _gru(training, mask, which) -> Callable:
     """Returns the function x (T, B, E), h (B, U), W (E, 3U), U (U, 3U), b (2, 3U) → h (T, B, U)."""
 
     @tf.custom_gradient
     def recurrence(x, hidden, kernel, recurrent_kernel, bias):
         layout = _layout(hidden)
-        projected = _project(layout, x, kernel, bias[0])
+        projected = _project(layout, x, which, kernel, bias[0])
         from_state, inner_bias = layout.product(recurrent_kernel), layout.turn(bias[1][tf.newaxis])
 
         def step(t, h):
-            x_z, x_r, x_n = layout.split(projected[t], 3)
-            h_z, h_r, h_n = layout.split(from_state(h) + inner_bias, 3)
-            z, r = tf.sigmoid(x_z + h_z), tf.sigmoid(x_r + h_r)
-            n = tf.tanh(x_n + r * h_n)
-            return (n + z * (h - n),), (h, z, r, n, h_n)
+            return gru_gates(layout.split(projected[t], 3), layout.split(from_state(h) + inner_bias, 3), h)
 
-        _, outputs, saved = _forward_loop(layout, step, 5, training, mask, x, (hidden,))
+        _, outputs, saved = _forward_loop(layout, step, 5, training, mask, projected, (hidden,))
 
         def gradient(d_outputs):
             to_state = layout.product(tf.transpose(recurrent_kernel))
@@ -213,14 +261,22 @@ def _gru(training, mask) -> Callable:
 
             start = (tf.zeros_like(hidden),)
             (d_hidden,), (d_inner, d_outer) = _backward_loop(layout, step, 2, mask, d_outputs, start)  # both (T, B, 3U)
-            d_x, d_kernel = _projection_gradients(d_outer, x, kernel)
+            d_x, d_kernel, d_bias = _projection_gradients(d_outer, x, which, kernel)
             d_recurrent = _recurrent_gradient(d_inner, outputs, hidden)
-            d_bias = tf.stack([_bias_gradient(d_outer), _bias_gradient(d_inner)])
-            return d_x, d_hidden, d_kernel, d_recurrent, d_bias
+            d_biases = tf.stack([d_bias, _bias_gradient(_rows(d_inner))])
+            return d_x, d_hidden, d_kernel, d_recurrent, d_biases
 
         return outputs, gradient
 
     return recurrence
+
+
+def gru_gates(from_input: Sequence, from_state: Sequence, h):
+    """One step from the sums of the gates z, r and n, of input and state: (h,), and what a gradient needs."""
+    (x_z, x_r, x_n), (h_z, h_r, h_n) = from_input, from_state
+    z, r = tf.sigmoid(x_z + h_z), tf.sigmoid(x_r + h_r)
+    n = tf.tanh(x_n + r * h_n)
+    return (n + z * (h - n),), (h, z, r, n, h_n)
 
 
 # === Loops ===
@@ -254,14 +310,15 @@ def _layout(state) -> _Layout:
     return _Layout(by_columns=(state.shape[0] or 0) >= COLUMNS_FROM)
 
 
-def _forward_loop(layout: _Layout, step: Callable, num_saved: int, training, mask, x, states: tuple):
+def _forward_loop(layout: _Layout, step: Callable, num_saved: int, training, mask, projected, states: tuple):
     """Runs `step(t, *states) → (states, saved)` from first to last; a masked step leaves the states alone.
 
     Args:
         layout: of the step's states and of what it saves.
         step: the function.
         num_saved: how many tensors it saves.
-        training, mask, x: as of `inner_loop`, mask and x with time first.
+        training, mask: as of `inner_loop`, mask with time first.
+        projected: what `_project` returned.
         states: rows, (B, U).
 
     Returns:
@@ -275,10 +332,10 @@ def _forward_loop(layout: _Layout, step: Callable, num_saved: int, training, mas
             new_states = [tf.where(shown, new, old) for new, old in zip(new_states, states, strict=True)]
         return new_states, (new_states[0], *saved)
 
-    states = [layout.turn(state) for state in states]
-    last, (outputs, *saved) = _loop(masked_step, 1 + num_saved, tf.shape(x)[0], states)
+    first = [layout.turn(state) for state in states]
+    last, (outputs, *saved) = _loop(masked_step, 1 + num_saved, tf.shape(projected)[0], first)
     outputs = layout.turn(outputs.stack())  # all at once: small transpositions cost more than large ones
-    outputs.set_shape([x.shape[0], x.shape[1], outputs.shape[2]])
+    outputs.set_shape([projected.shape[0], *states[0].shape])
     if not training:
         # No export can hold a gradient that reads TensorArrays. Where no gradient is asked for, this is pruned.
         saved = [array.stack() for array in saved]
@@ -338,17 +395,20 @@ def _at(t, saved: list) -> list:
 # === Products over all steps ===
 
 
-def _project(layout: _Layout, x, kernel, bias):
-    """x W + b of all steps, for x (T, B, E) and W (E, Z): (T, B, Z), or turned."""
-    z = tf.nn.bias_add(tf.matmul(_rows(x), kernel), bias)  # (T · B, Z)
-    return layout.turn(tf.reshape(z, [tf.shape(x)[0], tf.shape(x)[1], kernel.shape[1]]))
+def _project(layout: _Layout, x, which, kernel, bias):
+    """x W + b of all steps (T, B, Z), or turned: for x (T, B, E), or for distinct rows (D, E) and `which` (T, B)."""
+    z = tf.nn.bias_add(tf.matmul(_rows(x), kernel), bias)
+    z = tf.reshape(z, [*tf.unstack(tf.shape(x)[:2]), z.shape[1]]) if which is None else tf.gather(z, which)
+    return layout.turn(z)
 
 
-def _projection_gradients(d_z, x, kernel):
-    """The gradients of x W with respect to x (T, B, E) and W (E, Z), from that of the product (T, B, Z)."""
+def _projection_gradients(d_z, x, which, kernel):
+    """The gradients of `_project` with respect to x, W (E, Z) and b (Z,), from d_z (T, B, Z)."""
     x, kernel, d_rows = first_order(x), first_order(kernel), _rows(d_z)
+    if which is not None:  # what the steps of one row have in common is added up before any product
+        d_rows = tf.math.unsorted_segment_sum(d_rows, tf.reshape(which, [-1]), tf.shape(x)[0])
     d_x = tf.reshape(tf.matmul(d_rows, kernel, transpose_b=True), tf.shape(x))
-    return d_x, tf.matmul(_rows(x), d_rows, transpose_a=True)
+    return d_x, tf.matmul(_rows(x), d_rows, transpose_a=True), _bias_gradient(d_rows)
 
 
 def _recurrent_gradient(d_z, outputs, hidden):
@@ -357,10 +417,9 @@ def _recurrent_gradient(d_z, outputs, hidden):
     return tf.matmul(_rows(before), _rows(d_z), transpose_a=True)
 
 
-def _bias_gradient(d_z):
-    """The sum of d_z (T, B, Z) over all rows, (Z,): as a product, which is several times as fast as `reduce_sum`."""
-    d_rows = _rows(d_z)
-    return tf.matmul(tf.ones([1, tf.shape(d_rows)[0]], d_z.dtype), d_rows)[0]
+def _bias_gradient(d_rows):
+    """The sum of rows (N, Z), (Z,): as a product, which is several times as fast as `reduce_sum`."""
+    return tf.matmul(tf.ones([1, tf.shape(d_rows)[0]], d_rows.dtype), d_rows)[0]
 
 
 def _rows(x):
@@ -392,9 +451,9 @@ def _time_major_mask(mask):
 
 
 def _same_batch(x, states: list) -> list:
-    """Gives x (T, B, E) and the states (B, U) the same static batch size, if any of them has one; returns all."""
+    """Gives x (T, B, …) and the states (B, U) the same static batch size, if any of them has one; returns all."""
     batch_size = next((size for size in (x.shape[1], *(s.shape[0] for s in states)) if size is not None), None)
     return [
-        tf.ensure_shape(x, [x.shape[0], batch_size, x.shape[2]]),
+        tf.ensure_shape(x, [x.shape[0], batch_size, *x.shape[2:]]),
         *(tf.ensure_shape(state, [batch_size, state.shape[1]]) for state in states),
     ]

@@ -121,12 +121,11 @@ class TextModel:
         Returns:
             text (B,) string, log_probability (B,) float32, tokens (B,) int32.
         """
-        text, sampling = self._filled(
-            (text, decoding.Sampling(max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed))
-        )
+        sampling = decoding.Sampling(max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed)
+        text, sampling = self._filled((text, sampling), ("", decoding.NO_TOKENS))
         begun = self._begin(text)
         generated = decoding.generate(
-            self.decoder.step,
+            self.decoder.make_step(),
             begun.memory,
             begun.state,
             begun.first,
@@ -149,7 +148,7 @@ class TextModel:
             log_probability (B,) float32 in nats, tokens (B,) int32, unknown (B,) int32.
         """
         rows = tf.shape(text)[0]
-        (text,) = self._filled((text,))
+        (text,) = self._filled((text,), ("",))
         nothing = tf.fill([tf.shape(text)[0], 1], self.tokenizer.padding_id)
         return _first_rows(self._score(*self.decoder.start(nothing), text), rows)
 
@@ -160,7 +159,7 @@ class TextModel:
         rows = tf.shape(text)[0]
         targets = tf.concat([token_ids, tf.fill([rows, 1], self.tokenizer.end_id)], axis=1)
         first = tf.fill([rows], self.tokenizer.start_id)
-        log_probability = decoding.score(self.decoder.step, memory, state, first, targets)
+        log_probability = decoding.score(self.decoder.make_step(), memory, state, first, targets)
         tokens = tf.cast(targets.row_lengths(), tf.int32)
         return {"log_probability": log_probability, "tokens": tokens, "unknown": unknown}
 
@@ -173,11 +172,11 @@ class TextModel:
         """
         rows = tf.shape(text)[0]
         text, max_new_tokens, beam_width, length_penalty = self._filled(
-            (text, max_new_tokens, beam_width, length_penalty)
+            (text, max_new_tokens, beam_width, length_penalty), ("", 0, 1, 0.0)
         )
         begun = self._begin(text)
         beams = decoding.beam_search(
-            self.decoder.step,
+            self.decoder.make_step(),
             begun.memory,
             begun.state,
             begun.first,
@@ -201,17 +200,17 @@ class TextModel:
         }
         return _first_rows(outputs, rows)
 
-    def _filled(self, rows):
-        """Fills a batch up to the decoder's least number of rows with rows of nothing."""
+    def _filled(self, rows, row):
+        """Fills a batch up to the decoder's least number of rows, with a row that asks for nothing."""
         size = tf.shape(tf.nest.flatten(rows)[0])[0]
 
-        def filled(tensor):
+        def filled(tensor, value):
             # Without this, rows that lack a parameter would be left out without a word.
             tf.debugging.assert_equal(tf.shape(tensor)[0], size, "All inputs need the same first dimension.")
             missing = tf.maximum(0, self.decoder.least_rows - tf.shape(tensor)[0])
-            return tf.concat([tensor, tf.zeros([missing], tensor.dtype)], axis=0)
+            return tf.concat([tensor, tf.fill([missing], tf.constant(value, tensor.dtype))], axis=0)
 
-        return tf.nest.map_structure(filled, rows)
+        return tf.nest.map_structure(filled, rows, row)
 
     def _begin(self, text) -> _Begun:
         """Reads the prompts up to their last token, which the first step consumes."""
@@ -256,7 +255,7 @@ class PairModel(TextModel):
             log_probability (B,) float32 in nats, tokens (B,) int32, unknown (B,) int32.
         """
         rows = tf.shape(text)[0]
-        text, target = self._filled((text, target))
+        text, target = self._filled((text, target), ("", ""))
         begun = self._begin(text)
         return _first_rows(self._score(begun.memory, begun.state, target), rows)
 
@@ -272,7 +271,8 @@ class PairModel(TextModel):
         begun = self._begin(tf.constant([source] * rows))
         target_ids = self.tokenizer.tokenize(tf.constant([target] * rows))  # (B, None)
         inputs = tf.concat([begun.first[:, tf.newaxis], target_ids], axis=1).to_tensor()  # (B, T)
-        weights = decoding.follow(self.decoder.step, begun.memory, begun.state, inputs, watch=lambda state: state[1])
+        step = self.decoder.make_step()
+        weights = decoding.follow(step, begun.memory, begun.state, inputs, watch=lambda state: state[1])
         source_ids = self._source_ids(tf.constant([source]))[0].numpy()
         columns = [self.source_tokenizer.vocabulary[token_id] for token_id in source_ids]
         tokens = [self.tokenizer.vocabulary[token_id] for token_id in target_ids[0].numpy()]

@@ -19,7 +19,7 @@ GROUPS = [
     ["pair_sources"],
     ["pairs"],
     ["tokenizer", "layers", "samplers", "gates"],
-    ["softmax"],
+    ["softmax", "stepping"],
     ["decoding", "token_files"],
     ["dataset", "models", "inspection"],
     ["run", "memory"],

@@ -167,7 +167,8 @@ def test_two_halves_with_the_state_carried_are_the_whole(name):
 def test_step_by_step_is_the_whole_forward_pass(name):
     model, ids = make(name), some_ids(3, 7)
     whole, _ = forward(model, ids, initial_state(model, 3))
-    start, step, _ = decoder(model)
+    network = decoder(model)
+    start, step = network.start, network.step
     memory, state = start(ids[:, :2])
     for t in range(2, 7):
         logits, state = step(ids[:, t], memory, state)
@@ -252,7 +253,7 @@ def test_logits_of_a_row_are_the_same_in_any_batch(name):
     model = build(dataclasses.replace(NETWORKS[name], units=64), 1000)
     network = decoder(model)
     token_ids = 4 + tf.range(257) % 900
-    state = tf.nest.map_structure(lambda part: tf.random.normal(part.shape, seed=1), initial_state(model, 257))
+    _, state = network.start(tf.random.uniform([257, 3], 4, 904, tf.int32, seed=1))
     whole, _ = network.step(token_ids, (), state)
     for rows in (network.least_rows, 40, 64):
         part, _ = network.step(token_ids[:rows], (), tf.nest.map_structure(lambda s, rows=rows: s[:rows], state))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline import generation, serving
+from pipeline import decoding, generation, serving, text_model
 from pipeline import run as runs
 from pipeline.config import RequestError
 from pipeline.evaluation import held_out_batches, negative_log_likelihood
@@ -39,9 +39,7 @@ def test_logits_of_a_row_are_the_same_in_any_batch(cell, tied):
     model = build(LanguageModelConfig(cell=cell, embedding_dim=64, units=64, tie_embeddings=tied), 1000)
     decoder = language_model.decoder(model)
     token_ids = tf.range(257) % 1000
-    state = tf.nest.map_structure(
-        lambda part: tf.random.normal(part.shape, seed=1), language_model.initial_state(model, 257)
-    )
+    _, state = decoder.start(tf.random.uniform([257, 3], 3, 1000, tf.int32, seed=1))
     whole, _ = decoder.step(token_ids, (), state)
     for rows in (decoder.least_rows, 40, 64):
         part, _ = decoder.step(token_ids[:rows], (), tf.nest.map_structure(lambda s, rows=rows: s[:rows], state))
@@ -55,6 +53,24 @@ def test_a_row_does_not_depend_on_its_neighbours(tiny_run):
         alone = generation.generate(tiny_run, [prompt], temperature=1.2, seed=5 + i)[0]
         assert alone.text == together[i].text
         assert alone.log_probability == pytest.approx(together[i].log_probability, abs=1e-4)
+
+
+def test_rows_that_fill_a_batch_up_ask_for_nothing(tiny_run):
+    """They asked for top_p=0 and a penalty of 0, which slowed a single text down, and changed one with NaN."""
+    model = text_model.text_model(tiny_run, tiny_run.model)
+    sampling = decoding.Sampling(*(tf.constant([value]) for value in (5, 1.0, 0, 1.0, 1.0, 3)))
+    text, filled = model._filled((tf.constant(["in"]), sampling), ("", decoding.NO_TOKENS))
+    assert text.numpy().tolist() == [b"in", b""]
+    assert [part.numpy()[1] for part in filled] == [0, 0.0, 0, 1.0, 1.0, 0]
+    requests = {"max_new_tokens": [9, 9], "temperature": [1.0, 0.0], "top_p": [math.nan, 0.5], "seed": [1, 1]}
+    ask = tf.function(model.generate)
+
+    def texts(rows):
+        values = {name: tf.constant(value[:rows]) for name, value in requests.items()}
+        values |= {"seed": tf.cast(values["seed"], tf.int64), "top_k": tf.zeros([rows], tf.int32)}
+        return ask(tf.constant(["in"] * rows), repetition_penalty=tf.ones([rows]), **values)["text"].numpy().tolist()
+
+    assert texts(1)[0] == texts(2)[0]
 
 
 def test_many_prompts_keep_their_order_and_seeds(tiny_run):

@@ -41,6 +41,11 @@ def assert_same_states(one, other, tolerance=1e-5):
         np.testing.assert_allclose(first, second, atol=tolerance)
 
 
+def states_in(carried, states):
+    """The states in what a decoder carries: the last of each layer's."""
+    return tuple(tuple(parts[-len(known) :]) for parts, known in zip(carried, states, strict=True))
+
+
 # === Shapes ===
 
 
@@ -61,7 +66,8 @@ def test_shapes_and_kinds_of_numbers(cell, num_layers, tie_embeddings, precision
 @pytest.mark.parametrize("precision", POLICIES)
 def test_the_decoder_works_under_every_policy(cell, precision):
     model = make(cell, 2, precision)
-    start, step, _ = decoder(model)
+    network = decoder(model)
+    start, step = network.start, network.step
     memory, state = start(some_ids(2, 3))
     logits, after = step(tf.constant([4, 5]), memory, state)
     assert logits.shape == (2, VOCABULARY) and logits.dtype == tf.float32
@@ -117,12 +123,13 @@ def test_two_halves_with_the_state_carried_are_the_whole(cell, num_layers, tie_e
 def test_step_by_step_is_the_whole_forward_pass(cell, num_layers, tie_embeddings):
     model, ids = make(cell, num_layers, tie_embeddings=tie_embeddings), some_ids(3, 7)
     whole, last = forward(model, ids, initial_state(model, 3))
-    start, step, _ = decoder(model)
+    network = decoder(model)
+    start, step = network.start, network.step
     memory, state = start(ids[:, :2])
     for t in range(2, 7):
         logits, state = step(ids[:, t], memory, state)
         np.testing.assert_allclose(logits, whole[:, t], atol=1e-5)
-    assert_same_states(state, last)
+    assert_same_states(states_in(state, last), last)
 
 
 @every_shape
@@ -135,12 +142,14 @@ def test_contexts_of_different_lengths_share_a_batch(cell, num_layers, tie_embed
         alone = initial_state(model, 1)
         if length:
             _, alone = forward(model, ids[row : row + 1, :length], alone)
-        assert_same_states(tf.nest.map_structure(lambda value, row=row: value[row : row + 1], state), alone)
+        own = tf.nest.map_structure(lambda value, row=row: value[row : row + 1], state)
+        assert_same_states(states_in(own, alone), alone)
 
 
 def test_the_decoder_runs_in_a_graph_of_unknown_sizes():
     model = make("lstm")
-    start, step, _ = decoder(model)
+    network = decoder(model)
+    start, step = network.start, network.step
 
     @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)])
     def next_logits(context, token_ids):
@@ -190,10 +199,8 @@ def test_a_step_is_that_of_the_papers(cell):
     # Random biases as well, for zeros would hide a bias in the wrong place.
     model = make(cell, 2, uniform_range=0.8, units=5)
     weights = {layer.name: [w.numpy().astype(np.float64) for w in layer.weights] for layer in model.layers}
-    generator = np.random.default_rng(2)
-    state = tf.nest.map_structure(
-        lambda value: tf.constant(generator.normal(size=value.shape), tf.float32), initial_state(model, 3)
-    )
+    carried = decoder(model).start(some_ids(3, 4))[1]
+    state = states_in(carried, initial_state(model, 3))
     ids = some_ids(3, 1)
     expected, x = [], weights["embedding"][0][ids.numpy()[:, 0]]
     for i, layer_state in enumerate(state):
@@ -201,7 +208,8 @@ def test_a_step_is_that_of_the_papers(cell):
         expected.append(STEPS[cell](x, layer_state, *weights[f"{cell}_{i}"]))
         x = expected[-1][0]
     kernel, bias = weights["output"]
-    for logits, after in (decoder(model).step(ids[:, 0], (), state), forward(model, ids, state)):
+    step, new = decoder(model).step(ids[:, 0], (), carried)
+    for logits, after in ((step, states_in(new, state)), forward(model, ids, state)):
         np.testing.assert_allclose(tf.reshape(logits, (3, VOCABULARY)), x @ kernel + bias, atol=1e-5)
         assert_same_states(after, tuple(expected))
 

@@ -327,3 +327,62 @@ def test_bidirectional_wrapper(cell):
     fast(x), stock(x)
     fast.set_weights(stock.get_weights())
     assert_same([fast(x, mask=mask)], [stock(x, mask=mask)])
+
+
+# === Distinct tokens ===
+
+
+def read(cell, both, training=True, dropout=0.0, ids=((1, 3, 3, 0, 2), (3, 3, 3, 3, 3), (2, 0, 1, 0, 1)), **arguments):
+    """Outputs, states and gradients of tokens that come up again and again, `both` being a function of both layers."""
+    keras.utils.set_random_seed(2)
+    embedding = keras.layers.Embedding(6, 4)
+    layer = getattr(layers, cell)(3, return_sequences=True, return_state=True, dropout=dropout, **arguments)
+    layer.build((None, None, 4))
+    ids, states = tf.constant(ids), states_of(cell, len(ids), 3)
+    with tf.GradientTape() as tape:
+        tape.watch(states)
+        outputs = list(both(layer, embedding, ids, states, training))
+        loss = sum(tf.reduce_sum(tf.sin(3 * y + i)) for i, y in enumerate(outputs))
+    gradients = tape.gradient(loss, [*states, *embedding.trainable_variables, *layer.trainable_variables])
+    return outputs + [tf.convert_to_tensor(gradient) for gradient in gradients]
+
+
+def one_by_one(layer, embedding, ids, states, training):
+    return layer(embedding(ids), initial_state=states, training=training)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("go_backwards", [False, True])
+def test_tokens_read_once_each_are_those_read_one_by_one(cell, go_backwards, layout):
+    ours, known = (read(cell, both, go_backwards=go_backwards) for both in (layers.read_tokens, one_by_one))
+    assert_same(ours, known)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_gradient_of_an_embedding_names_each_token_once(cell):
+    embedding, layer = keras.layers.Embedding(6, 4), getattr(layers, cell)(3, return_sequences=True, return_state=True)
+    layer.build((None, None, 4))
+    with tf.GradientTape() as tape:
+        outputs, *_ = layers.read_tokens(layer, embedding, tf.constant([[5, 1, 5], [1, 5, 1]]), states_of(cell, 2, 3))
+    gradient = tape.gradient(outputs, embedding.trainable_variables)[0]
+    assert sorted(gradient.indices.numpy().tolist()) == [1, 5]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("options", [{"dropout": 0.5}, {"recurrent_activation": "tanh"}])
+def test_tokens_that_are_not_alike_are_read_one_by_one(cell, options, monkeypatch):
+    """Dropout at each step another; or a layer that Keras runs."""
+    monkeypatch.setattr(layers._FastLoop, "_all_steps", None) if "dropout" not in options else None
+    ours, known = (read(cell, both, **options) for both in (layers.read_tokens, one_by_one))
+    assert_same(ours, known, 0.0)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_no_tokens_are_read(cell):
+    outputs, *_ = layers.read_tokens(
+        getattr(layers, cell)(3, return_sequences=True, return_state=True),
+        keras.layers.Embedding(6, 4),
+        tf.zeros([0, 5], tf.int32),
+        states_of(cell, 0, 3),
+    )
+    assert outputs.shape == (0, 5, 3)

@@ -210,14 +210,14 @@ def loss(model: keras.Model, batch, state, training: bool = False):
 
 
 def decoder(model: keras.Model) -> Decoder:
-    """Returns the network as `start` and `step`; a new token costs one step and not a pass over a window."""
+    """Returns the network as `start` and `make_step`; a new token costs one step and not a pass over a window."""
     if model.name == "document_001":
         return _encoder_decoder(model)
     return step_by_step(model, _inputs, _logits)
 
 
 def _encoder_decoder(model: keras.Model) -> Decoder:
-    """Documents 001 and 002 as `start` and `step`, over the layers of the one network: none is built for inference."""
+    """Documents 001 and 002 step by step, over the layers of the one network: none is built for inference."""
     network = model.get_layer("network")
 
     def start(context):
@@ -230,7 +230,7 @@ def _encoder_decoder(model: keras.Model) -> Decoder:
         x, state = network.get_layer("decoder_lstm").cell(x, list(state))  # (B, U)
         return _logits(network, x), tuple(state)
 
-    return Decoder(start, step)
+    return Decoder(start, lambda: step)
 
 
 def generate_text(

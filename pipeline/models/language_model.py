@@ -14,7 +14,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from pipeline import decoding, layers
+from pipeline import decoding, layers, stepping
 from pipeline.config import LanguageModelConfig, RequestError
 from pipeline.decoding import Decoder
 from pipeline.softmax import AdaptiveSoftmax, linear_cross_entropy
@@ -109,20 +109,18 @@ def loss(model: keras.Model, batch, state, training: bool = False, label_smoothi
 
 
 def decoder(model: keras.Model) -> Decoder:
-    """Returns the model as `start` and `step`, for `decoding.generate` and `decoding.beam_search`."""
+    """Returns the model as `start` and `make_step`, for `decoding.generate` and `decoding.beam_search`."""
 
     def embed(model, token_ids):
         return model.get_layer("embedding")(token_ids)
 
-    shares_matrix = isinstance(model.get_layer("embedding"), keras.layers.ReversibleEmbedding)
-    return step_by_step(model, embed, _logits, least_rows=16 if shares_matrix else 2)
+    embedding = model.get_layer("embedding")
+    least_rows = 16 if isinstance(embedding, keras.layers.ReversibleEmbedding) else 2
+    return step_by_step(model, embed, _logits, least_rows)
 
 
 def step_by_step(model: keras.Model, embed: Callable, logits_of: Callable, least_rows: int = 2) -> Decoder:
-    """Returns a stack of recurrent layers as `start` and `step`.
-
-    The context is prompt ids (B, T), padded on the right. Both functions call the cells alone, not the layers, so
-    that no cuDNN operation enters an export.
+    """Returns recurrent layers as `start` and `make_step`; the context is prompt ids (B, T), padded on the right.
 
     Args:
         model: with recurrent layers, bottom first.
@@ -131,19 +129,29 @@ def step_by_step(model: keras.Model, embed: Callable, logits_of: Callable, least
         least_rows: as in `Decoder`.
     """
 
+    sizes = [layer.input_dim for layer in model.layers if isinstance(layer, keras.layers.Embedding)]
+    vocabulary_size = sizes[0] if sizes else None
+
+    def layers_by_step():
+        return stepping.stepper(
+            recurrent_layers(model), lambda token_ids: embed(model, token_ids[:, tf.newaxis])[:, 0], vocabulary_size
+        )
+
     def start(context):
-        state = initial_state(model, tf.shape(context)[0])
+        state = layers_by_step().begin(initial_state(model, tf.shape(context)[0]))
         lengths = tf.math.count_nonzero(context != Tokenizer.padding_id, axis=1, dtype=tf.int32)
-        return (), decoding.read(step, (), state, context, lengths)
+        return (), decoding.read(make_step(), (), state, context, lengths)
 
-    def step(token_ids, memory, state):
-        x, new_state = embed(model, token_ids[:, tf.newaxis])[:, 0], []  # (B, E)
-        for layer, layer_state in zip(recurrent_layers(model), state, strict=True):
-            x, layer_state = layer.cell(x, list(layer_state))  # (B, U)
-            new_state.append(tuple(layer_state) if isinstance(layer_state, (list, tuple)) else (layer_state,))
-        return logits_of(model, x), tuple(new_state)
+    def make_step():
+        stepper = layers_by_step()
 
-    return Decoder(start, step, least_rows)
+        def step(token_ids, memory, state):
+            x, state = stepper.step(token_ids, state)  # (B, U)
+            return logits_of(model, x), state
+
+        return step
+
+    return Decoder(start, make_step, least_rows)
 
 
 def recurrent_layers(model: keras.Model) -> list[keras.layers.RNN]:
@@ -153,13 +161,18 @@ def recurrent_layers(model: keras.Model) -> list[keras.layers.RNN]:
 
 def _hidden(model, token_ids, state, training=False):
     """Everything below the output layer: (B, T) → (B, T, U), and the new state."""
-    dropout = model.get_layer("dropout")
-    x = model.get_layer("embedding")(token_ids)  # (B, T, E)
-    new_state = []
-    for layer, layer_state in zip(recurrent_layers(model), state, strict=True):
+    dropout, embedding = model.get_layer("dropout"), model.get_layer("embedding")
+    first, *others = recurrent_layers(model)
+    options = {"initial_state": list(state[0]), "training": training}
+    if training and dropout.rate:  # on each vector another
+        x, *last = first(dropout(embedding(token_ids), training=True), **options)  # (B, T, U)
+    else:
+        x, *last = layers.read_tokens(first, embedding, token_ids, **options)
+    new_state = [tuple(last)]
+    for layer, layer_state in zip(others, state[1:], strict=True):
         x = dropout(x, training=training)
-        x, *layer_state = layer(x, initial_state=list(layer_state), training=training)  # (B, T, U)
-        new_state.append(tuple(layer_state))
+        x, *last = layer(x, initial_state=list(layer_state), training=training)
+        new_state.append(tuple(last))
     return dropout(x, training=training), tuple(new_state)
 
 

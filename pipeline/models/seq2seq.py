@@ -17,7 +17,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from pipeline import layers
+from pipeline import layers, stepping
 from pipeline.config import Seq2SeqConfig
 from pipeline.decoding import Decoder
 from pipeline.softmax import linear_cross_entropy
@@ -152,7 +152,7 @@ def loss(model: keras.Model, batch, state=(), training: bool = False, label_smoo
 
 
 def decoder(model: keras.Model) -> Decoder:
-    """Returns the model as `start` and `step`.
+    """Returns the model as `start` and `make_step`.
 
     The context is source ids (B, S), padded on the right. The memory is what attention looks at: the encoder's values,
     the keys that they are found by, and the mask. The state is that of the recurrent layers, and the last weights of
@@ -161,25 +161,32 @@ def decoder(model: keras.Model) -> Decoder:
     attends = _has(model, "attention")
     recurrent = [layer for layer in model.layers if isinstance(layer, keras.layers.RNN)]
 
+    def layers_by_step():
+        embedding = model.get_layer("target_embedding")
+        return stepping.stepper(
+            recurrent, lambda token_ids: embedding(token_ids[:, tf.newaxis])[:, 0], model.output_shape[-1]
+        )
+
     def start(context):
         values, states = model.get_layer("encoder")(context)
-        states = tuple(tuple(state) for state in states)
+        states = layers_by_step().begin(states)
         if not attends:
             return (), (states, ())
         keys = model.get_layer("key")(values) if _has(model, "key") else values
         mask = context != Tokenizer.padding_id
         return (values, keys, mask), (states, tf.zeros_like(context, values.dtype))
 
-    def step(token_ids, memory, state):
-        x, states, weights = model.get_layer("target_embedding")(token_ids[:, tf.newaxis])[:, 0], [], ()  # (B, E)
-        for layer, layer_state in zip(recurrent, state[0], strict=True):
-            x, layer_state = layer.cell(x, list(layer_state))  # (B, U)
-            states.append(tuple(tf.nest.flatten(layer_state)))
-        if attends:
-            x, weights = _attend_once(model, x, *memory)
-        return _logits(model, x), (tuple(states), weights)
+    def make_step():
+        stepper = layers_by_step()
 
-    return Decoder(start, step, least_rows=16 if _is_tied(model) else 2)
+        def step(token_ids, memory, state):
+            x, states = stepper.step(token_ids, state[0])  # (B, U)
+            x, weights = _attend_once(model, x, *memory) if attends else (x, ())
+            return _logits(model, x), (states, weights)
+
+        return step
+
+    return Decoder(start, make_step, least_rows=16 if _is_tied(model) else 2)
 
 
 def _attend_once(model: keras.Model, x, values, keys, mask):
