@@ -210,7 +210,8 @@ def compare(
         sides: at least one.
         repeat: timed runs of each side.
         unit: what `seconds` are for, such as a step.
-        amounts: name of a rate → how much of it one unit does. With `gflops`, the peak is measured before and after.
+        amounts: name of a rate → how much of it one unit does. With `gflops`, the peak is measured before and after,
+            and what a side does without is not counted.
     """
     _say(f"{part}: {what}: {', '.join(side.name for side in sides)}")
     peaks = [peak_gflops()] if "gflops" in amounts else []
@@ -221,8 +222,9 @@ def compare(
             side.close()
     peaks += [peak_gflops()] if peaks else []
     figures = []
-    for median in np.median(seconds, axis=0).tolist():
-        rates = {name: amount / median for name, amount in amounts.items()}
+    for side, median in zip(sides, np.median(seconds, axis=0).tolist(), strict=True):
+        done = amounts | ({"gflops": amounts["gflops"] - side.spared} if peaks else {})
+        rates = {name: amount / median for name, amount in done.items()}
         share = {"share_of_peak": rates["gflops"] / max(peaks)} if peaks else {}
         figures.append({"seconds": median} | rates | share)
     head = {"part": part, "name": sides[0].name, "what": what, "unit": unit, "runs": repeat} | figures[0]

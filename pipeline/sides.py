@@ -24,7 +24,7 @@ from pipeline.config import LanguageModelConfig, ModelConfig, RunConfig, Trainin
 from pipeline.dataset import Batch
 from pipeline.models import build, family
 from pipeline.optimization import build_optimizer, make_step
-from pipeline.parts import share_cores
+from pipeline.parts import number_of_parts, share_cores
 from pipeline.text_model import TextModel
 from pipeline.tokenizer import SPECIAL_TOKENS, TableTokenizer, Tokenizer
 
@@ -55,10 +55,25 @@ class Setup:
         each factor of its product.
         """
         network, tokens = self.network, self.batch_size * self.steps
-        gates, units = {"lstm": 4, "gru": 3}[network.cell], network.units
-        inputs = network.embedding_dim + (network.num_layers - 1) * units  # of all layers
-        weights = gates * units * (inputs + network.num_layers * units) + units * self.vocabulary_size
+        inputs = network.embedding_dim + (network.num_layers - 1) * network.units  # of all layers
+        weights = self.gates * (inputs + network.num_layers * network.units) + network.units * self.vocabulary_size
         return {"tokens_per_second": tokens, "gflops": 6 * weights * tokens / 1e9}
+
+    @property
+    def gates(self) -> int:
+        """Z, units of all gates of a layer."""
+        return {"lstm": 4, "gru": 3}[self.network.cell] * self.network.units
+
+    def spared(self, batches: list[Batch]) -> float:
+        """Arithmetic that our step does without, in 10⁹ operations: a token that a part of the batch says again.
+
+        On a GPU all of it is done (`layers.read_tokens`).
+        """
+        if tf.config.list_physical_devices("GPU"):
+            return 0.0
+        parts = [part for ids, *_ in batches for part in np.split(ids, number_of_parts(self.batch_size))]
+        repeated = sum(part.size - len(np.unique(part)) for part in parts) / len(batches)
+        return 6 * self.network.embedding_dim * self.gates * repeated / 1e9
 
 
 class Side(NamedTuple):
@@ -70,6 +85,7 @@ class Side(NamedTuple):
         units: how many of the comparison's units one call does.
         model: a `keras.Model`, or PyTorch's embedding, recurrent and output layer in a list; None: no weights, or in
             another process.
+        spared: arithmetic of a set-up that a call does without, in 10⁹ operations.
         close: gives back what the side holds besides memory.
     """
 
@@ -77,6 +93,7 @@ class Side(NamedTuple):
     call: Callable[[], Any]
     units: int = 1
     model: Any = None
+    spared: float = 0.0
     close: Callable[[], None] = lambda: None
 
 
@@ -87,17 +104,17 @@ def in_process(build: Callable[..., Side], *arguments, **options) -> Side:
         build: a function of this module; it and its arguments are sent to the process.
     """
     process = concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-    name, units = process.submit(_build, build, *arguments, **options).result()
-    return Side(name, lambda: process.submit(_call).result(), units, close=process.shutdown)
+    name, units, spared = process.submit(_build, build, *arguments, **options).result()
+    return Side(name, lambda: process.submit(_call).result(), units, spared=spared, close=process.shutdown)
 
 
 _built: list[Side] = []  # in a process of a side's own: that side
 
 
-def _build(build: Callable[..., Side], *arguments, **options) -> tuple[str, int]:
+def _build(build: Callable[..., Side], *arguments, **options) -> tuple[str, int, float]:
     share_cores()
     _built.append(build(*arguments, **options))
-    return _built[0].name, _built[0].units
+    return _built[0].name, _built[0].units, _built[0].spared
 
 
 def _call() -> np.ndarray:
@@ -143,7 +160,8 @@ def pipeline_step(
         metrics, state = step(next(tensors), state, tf.constant(settings.learning_rate))
         return metrics["nats"] / metrics["tokens"]
 
-    return Side(name, call, model=model)
+    spared = setup.spared(batches) if isinstance(network, LanguageModelConfig) else 0.0
+    return Side(name, call, model=model, spared=spared)
 
 
 def keras_step(setup: Setup, batches: list[Batch]) -> Side:

@@ -238,6 +238,19 @@ def test_the_arithmetic_of_a_step_is_that_of_its_matrices(cell):
     assert setup.training == {"tokens_per_second": 15, "gflops": pytest.approx(operations / 1e9)}
 
 
+def test_the_arithmetic_that_repeated_tokens_spare_is_not_counted():
+    setup = dataclasses.replace(setup_of(), batch_size=64)  # computed in two halves
+    ids = np.zeros((64, 5), np.int32)
+    ids[0, :3], ids[40, 1] = [1, 2, 3], 1
+    repeated = (32 * 5 - 4) + (32 * 5 - 2)
+    spared = 6 * setup.network.embedding_dim * 4 * setup.network.units * repeated / 1e9
+    assert setup.spared([(ids, ids, None)] * 2) == pytest.approx(spared)
+    tokens = setup.training["gflops"]
+    side = sides.Side("ours", lambda: tf.constant(0.0), spared=spared)
+    (line,) = benchmark.compare("train", "set-up", [side], 2, "step", setup.training)
+    assert line["gflops"] * line["seconds"] == pytest.approx(tokens - spared, rel=1e-3)
+
+
 def test_batches_hold_no_special_token_and_next_tokens_as_targets():
     (inputs, targets, weights), *others = sides.random_batches(setup_of())
     assert inputs.shape == targets.shape == weights.shape == (3, 5) and len(others) == sides.BATCHES - 1
