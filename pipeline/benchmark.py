@@ -223,7 +223,7 @@ def compare(
     peaks += [peak_gflops()] if peaks else []
     figures = []
     for side, median in zip(sides, np.median(seconds, axis=0).tolist(), strict=True):
-        done = amounts | ({"gflops": amounts["gflops"] - side.spared} if peaks else {})
+        done = amounts | ({"gflops": amounts["gflops"] - side.spared / side.units} if peaks else {})
         rates = {name: amount / median for name, amount in done.items()}
         share = {"share_of_peak": rates["gflops"] / max(peaks)} if peaks else {}
         figures.append({"seconds": median} | rates | share)

@@ -1,6 +1,6 @@
 """Decoding: samplers, the one decoding loop, scoring, and beam search.
 
-A model is known here by two functions only (`Decoder`), so one loop serves every family. All of it is
+A model is known here by how it starts and how it steps (`Decoder`), so one loop serves every family. All of it is
 TensorFlow operations on whole batches, with explicit `tf.while_loop` and `tf.cond`: it runs inside a
 SavedModel, where AutoGraph is off.
 
@@ -41,7 +41,7 @@ class Decoder(NamedTuple):
     Attributes:
         start: context → (memory, state). `memory` stays the same at every step, `state` is carried along.
         make_step: () → a step, (token_ids (B,) int32, memory, state) → (logits (B, V) float32, state). It is called
-            outside of the loop over the steps, and computes what they have in common.
+            outside of the loop over the steps, in the same graph, and computes what they have in common.
         least_rows: batches are filled up to so many rows. Below, a matrix product takes another path with other
             last digits, and a text would depend on its neighbours: one row for x W, fewer than 16 for x Wᵀ. (Seen with
             AVX-512. With AVX2 a product handles the last rows of any batch apart, and last digits differ anyway.)
@@ -52,7 +52,7 @@ class Decoder(NamedTuple):
     least_rows: int = 2
 
     def step(self, token_ids: tf.Tensor, memory: Nested, state: Nested) -> tuple[tf.Tensor, Nested]:
-        """A single step."""
+        """A single step; for several, call `make_step` once."""
         return self.make_step()(token_ids, memory, state)
 
 

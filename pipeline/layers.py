@@ -3,7 +3,8 @@
 `LSTM` and `GRU` are Keras' layers with the same arguments, weights and configurations; only the loop over the steps
 is another. Where Keras multiplies the input and the state by their kernels in every step, and adds up the kernels'
 gradients step by step, here one product projects the inputs of all steps, the loops hold one product a step, and the
-gradients of the kernels are one product each, behind the backward loop.
+gradients of the kernels are one product each, behind the backward loop. `read_tokens` projects each distinct token of a
+batch once.
 
 Shape letters: B batch, T steps, E input features, U units, Z units of all gates, V vocabulary. Inside, time is first:
 (T, B, U). In the loops a state is a matrix of rows (B, U) or of columns (U, B), whichever is faster (`_Layout`).
@@ -148,7 +149,8 @@ def read_tokens(layer: keras.layers.RNN, embedding: keras.layers.Layer, token_id
         The list [outputs (B, T, U), last states (B, U) …].
     """
     is_fast = isinstance(layer, _FastLoop) and layer.built and layer._can_be_fast()
-    if not is_fast or (training and layer.cell.dropout):
+    # How many tokens are distinct is known too late for a TPU.
+    if not is_fast or (training and layer.cell.dropout) or tf.config.list_logical_devices("TPU"):
         return list(layer(embedding(token_ids), initial_state=initial_state, training=training))
     which = tf.transpose(token_ids)  # (T, B)
     distinct, places = tf.unique(tf.reshape(which, [-1]))  # (D,), (T · B,)
@@ -398,7 +400,8 @@ def _at(t, saved: list) -> list:
 def _project(layout: _Layout, x, which, kernel, bias):
     """x W + b of all steps (T, B, Z), or turned: for x (T, B, E), or for distinct rows (D, E) and `which` (T, B)."""
     z = tf.nn.bias_add(tf.matmul(_rows(x), kernel), bias)
-    z = tf.reshape(z, [*tf.unstack(tf.shape(x)[:2]), z.shape[1]]) if which is None else tf.gather(z, which)
+    z = tf.reshape(z, [tf.shape(x)[0], tf.shape(x)[1], z.shape[1]]) if which is None else tf.gather(z, which)
+    z = tf.ensure_shape(z, [*(x if which is None else which).shape[:2], z.shape[2]])
     return layout.turn(z)
 
 
@@ -406,7 +409,10 @@ def _projection_gradients(d_z, x, which, kernel):
     """The gradients of `_project` with respect to x, W (E, Z) and b (Z,), from d_z (T, B, Z)."""
     x, kernel, d_rows = first_order(x), first_order(kernel), _rows(d_z)
     if which is not None:  # what the steps of one row have in common is added up before any product
-        d_rows = tf.math.unsorted_segment_sum(d_rows, tf.reshape(which, [-1]), tf.shape(x)[0])
+        # In half precision a sum would stop growing after some hundred steps.
+        wide = d_rows if d_rows.dtype == tf.float64 else tf.cast(d_rows, tf.float32)
+        wide = tf.math.unsorted_segment_sum(wide, tf.reshape(which, [-1]), tf.shape(x)[0])
+        d_rows = tf.cast(wide, d_rows.dtype)
     d_x = tf.reshape(tf.matmul(d_rows, kernel, transpose_b=True), tf.shape(x))
     return d_x, tf.matmul(_rows(x), d_rows, transpose_a=True), _bias_gradient(d_rows)
 

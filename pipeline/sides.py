@@ -10,10 +10,10 @@ Shape letters as in `models`: B rows, T steps, V vocabulary, E embedding, U unit
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import itertools
 import multiprocessing
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import keras
@@ -33,7 +33,7 @@ WINDOW = 40  # tokens that a `predict` call per token reads
 CELLS = {"lstm": "LSTM", "gru": "GRU"}  # the classes' names in Keras and in PyTorch
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Setup:
     """The sizes of a network and of what it reads at a time."""
 
@@ -65,11 +65,11 @@ class Setup:
         return {"lstm": 4, "gru": 3}[self.network.cell] * self.network.units
 
     def spared(self, batches: list[Batch]) -> float:
-        """Arithmetic that our step does without, in 10⁹ operations: a token that a part of the batch says again.
+        """Arithmetic that our step does without, in 10⁹ operations: of a token that a part of the batch says again.
 
-        On a GPU all of it is done (`layers.read_tokens`).
+        All of it is done on a GPU, and with dropout (`layers.read_tokens`).
         """
-        if tf.config.list_physical_devices("GPU"):
+        if self.network.dropout or tf.config.list_logical_devices("GPU"):
             return 0.0
         parts = [part for ids, *_ in batches for part in np.split(ids, number_of_parts(self.batch_size))]
         repeated = sum(part.size - len(np.unique(part)) for part in parts) / len(batches)
@@ -160,7 +160,8 @@ def pipeline_step(
         metrics, state = step(next(tensors), state, tf.constant(settings.learning_rate))
         return metrics["nats"] / metrics["tokens"]
 
-    spared = setup.spared(batches) if isinstance(network, LanguageModelConfig) else 0.0
+    is_language_model = isinstance(network, LanguageModelConfig)
+    spared = dataclasses.replace(setup, network=network).spared(batches) if is_language_model else 0.0
     return Side(name, call, model=model, spared=spared)
 
 

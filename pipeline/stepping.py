@@ -88,7 +88,12 @@ def _cell(layer: keras.layers.RNN) -> _Cell:
     if not (isinstance(layer, (keras.layers.LSTM, keras.layers.GRU)) and is_standard(cell)):
         return _keras_cell(cell)
     weights = [tf.cast(w, cell.compute_dtype) for w in (cell.kernel, cell.recurrent_kernel, cell.bias)]
-    return _lstm(*weights) if isinstance(layer, keras.layers.LSTM) else _gru(*weights)
+    begin, project, advance = (_lstm if isinstance(layer, keras.layers.LSTM) else _gru)(*weights)
+    return _Cell(
+        lambda states: begin([tf.cast(state, cell.compute_dtype) for state in states]),
+        lambda x: project(tf.cast(x, cell.compute_dtype)),
+        advance,
+    )
 
 
 def _keras_cell(cell) -> _Cell:

@@ -150,6 +150,9 @@ def test_shapes_and_kinds_of_numbers(name, precision):
         assert nats.shape == (3,) and nats.dtype == tf.float32 and np.isfinite(nats).all()
         tf.nest.assert_same_structure(after, state)
     assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
+    network = decoder(model)
+    step, _ = network.step(some_ids(3, 1)[:, 0], *network.start(some_ids(3, 2)))
+    assert step.shape == (3, VOCABULARY) and step.dtype == tf.float32 and np.isfinite(step).all()
 
 
 @every_network

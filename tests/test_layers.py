@@ -378,11 +378,52 @@ def test_tokens_that_are_not_alike_are_read_one_by_one(cell, options, monkeypatc
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_no_tokens_are_read(cell):
-    outputs, *_ = layers.read_tokens(
-        getattr(layers, cell)(3, return_sequences=True, return_state=True),
-        keras.layers.Embedding(6, 4),
-        tf.zeros([0, 5], tf.int32),
-        states_of(cell, 0, 3),
-    )
-    assert outputs.shape == (0, 5, 3)
+def test_tokens_of_any_number_are_read_in_a_graph(cell):
+    layer, embedding = getattr(layers, cell)(3, return_sequences=True, return_state=True), keras.layers.Embedding(6, 4)
+    layer.build((None, None, 4))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32)])
+    def gradients(ids):
+        states = layer.get_initial_state(tf.shape(ids)[0])
+        with tf.GradientTape() as tape:
+            outputs, *_ = layers.read_tokens(layer, embedding, ids, states, training=True)
+        return outputs, [tf.convert_to_tensor(g) for g in tape.gradient(outputs, layer.trainable_variables)]
+
+    for shape in ((0, 5), (2, 3), (40, 1)):
+        ids = tf.constant(np.random.randint(0, 6, shape), tf.int32)
+        outputs, found = gradients(ids)
+        known = layer(embedding(ids))[0] if shape[0] else np.zeros((0, 5, 3))
+        np.testing.assert_allclose(outputs, known, atol=1e-6)
+        assert all(np.isfinite(gradient).all() for gradient in found)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("policy, tolerance", [("mixed_float16", 2e-3), ("mixed_bfloat16", 1e-2)])
+def test_a_token_that_comes_up_thousands_of_times_counts_thousands_of_times(cell, policy, tolerance):
+    """Summed up in half precision, 6,400 ones were 2,048, or 256."""
+    ids, found = tf.ones([64, 100], tf.int32), {}
+    for dtype in ("float32", policy):
+        keras.utils.set_random_seed(2)
+        embedding = keras.layers.Embedding(6, 4, dtype=dtype)
+        layer = getattr(layers, cell)(3, return_sequences=True, return_state=True, dtype=dtype)
+        layer.build((None, None, 4))
+        with tf.GradientTape() as tape:
+            outputs, *_ = layers.read_tokens(layer, embedding, ids, states_of(cell, 64, 3), training=True)
+            loss = tf.reduce_mean(tf.cast(outputs, tf.float32))
+        found[dtype] = [tf.convert_to_tensor(g) for g in tape.gradient(loss, embedding.trainable_variables)]
+    for one, other in zip(found["float32"], found[policy], strict=True):
+        np.testing.assert_allclose(other, one, atol=5 * tolerance * np.abs(one).max())
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_known_number_of_steps_stays_known(cell):
+    layer = getattr(layers, cell)(3, return_sequences=True)
+    shapes = []
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 5, 4])])
+    def run(x):
+        shapes.append(layer(x).shape)
+        return layer(x)
+
+    run(tf.zeros([2, 5, 4]))
+    assert shapes[0].as_list() == [None, 5, 3]

@@ -13,7 +13,7 @@ A family is a module with five functions. There is no base class: a module that 
     initial_state(model, batch_size) → state         nested tuples of zeros, one entry a layer
     forward(model, inputs, state, training) → (logits (B, T, V) float32, state)
     loss(model, batch, state, training) → (nats (B,) float32 summed over steps, state)
-    decoder(model) → decoding.Decoder                start and step over the very layers that were trained
+    decoder(model) → decoding.Decoder                step by step, over the very layers that were trained
 
 The inputs are token ids (B, T). Of a family that learns from pairs they are the source's ids (B, S) and the target's
 (B, T); `build` then takes the size of the source's vocabulary besides.

@@ -265,7 +265,7 @@ def generate_text(
     settings = (num_words, temperature, 0, 1.0, 1.0, seed)
     kinds = (tf.int32, tf.float32, tf.int32, tf.float32, tf.float32, tf.int64)
     generated = decoding.generate(
-        network.step,
+        network.make_step(),
         memory,
         state,
         context[:, -1],

@@ -138,12 +138,13 @@ def step_by_step(model: keras.Model, embed: Callable, logits_of: Callable, least
         )
 
     def start(context):
-        state = layers_by_step().begin(initial_state(model, tf.shape(context)[0]))
-        lengths = tf.math.count_nonzero(context != Tokenizer.padding_id, axis=1, dtype=tf.int32)
-        return (), decoding.read(make_step(), (), state, context, lengths)
-
-    def make_step():
         stepper = layers_by_step()
+        state = stepper.begin(initial_state(model, tf.shape(context)[0]))
+        lengths = tf.math.count_nonzero(context != Tokenizer.padding_id, axis=1, dtype=tf.int32)
+        return (), decoding.read(make_step(stepper), (), state, context, lengths)
+
+    def make_step(stepper=None):
+        stepper = stepper or layers_by_step()
 
         def step(token_ids, memory, state):
             x, state = stepper.step(token_ids, state)  # (B, U)

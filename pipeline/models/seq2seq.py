@@ -155,8 +155,8 @@ def decoder(model: keras.Model) -> Decoder:
     """Returns the model as `start` and `make_step`.
 
     The context is source ids (B, S), padded on the right. The memory is what attention looks at: the encoder's values,
-    the keys that they are found by, and the mask. The state is that of the recurrent layers, and the last weights of
-    the attention (B, S).
+    the keys that they are found by, and the mask. The state is that of the recurrent layers, each with
+    its product with the recurrent kernel (`stepping`), and the last weights of the attention (B, S).
     """
     attends = _has(model, "attention")
     recurrent = [layer for layer in model.layers if isinstance(layer, keras.layers.RNN)]
