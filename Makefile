@@ -26,7 +26,9 @@ nightly: .venv/ready-dev
 	$(BIN)/python -m pytest -m nightly -s
 
 # --strict: a package that the service does not know is a failure, not a package without vulnerabilities.
+# pip itself comes with Python, and is as old.
 audit: .venv/ready-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/pip-audit --strict --local --progress-spinner=off --vulnerability-service=$(AUDIT)
 
 format: .venv/ready-dev
