@@ -14,6 +14,8 @@ import tensorflow as tf
 
 from pipeline.layers import first_order
 
+LEAST_LIKELIHOOD = 1e-30  # smaller ones are not read off the probabilities; float32 ends at 1e-38
+
 
 class AdaptiveSoftmax(keras.layers.Layer):
     """Softmax in two steps: a frequent token or a class of rare ones, then a token of that class (Grave et al. 2017).
@@ -188,19 +190,23 @@ def _cross_entropy(targets, transpose_kernel: bool) -> Callable:
 
     @tf.custom_gradient
     def nats_of(x, kernel, *bias):
-        logits = tf.matmul(x, kernel, transpose_b=transpose_kernel)  # (N, V)
-        if bias:
-            logits = tf.nn.bias_add(logits, bias[0])
-        logits = tf.cast(logits, tf.float64 if x.dtype == tf.float64 else tf.float32)
-        chosen = tf.stack([tf.range(tf.shape(x)[0], dtype=targets.dtype), targets], axis=1)  # (N, 2)
-        shifted_target = tf.gather_nd(logits, chosen) - tf.reduce_max(logits, axis=1)  # (N,)
-        # What reads an array comes before what overwrites it, so that it can be overwritten.
-        with tf.control_dependencies([shifted_target]):
-            probabilities = tf.nn.softmax(logits)
-        # The likeliest token's probability is 1 / Σ exp(logit − peak).
-        nats = -tf.math.log(tf.reduce_max(probabilities, axis=1)) - shifted_target
-        with tf.control_dependencies([nats]):
-            d_logits = tf.tensor_scatter_nd_sub(probabilities, chosen, tf.ones_like(nats))  # (N, V)
+        def logits():  # (N, V)
+            product = tf.matmul(x, kernel, transpose_b=transpose_kernel)
+            z = tf.nn.bias_add(product, bias[0]) if bias else product
+            return tf.cast(z, tf.float64 if x.dtype == tf.float64 else tf.float32)
+
+        places = tf.stack([tf.range(tf.shape(x)[0], dtype=targets.dtype), targets], axis=1)  # (N, 2)
+        probabilities = tf.nn.softmax(logits())
+        likelihoods = tf.gather_nd(probabilities, places)  # (N,)
+        # Next to 0 a probability is no longer exact, and its logarithm may be infinite. That is rare enough to compute
+        # the logits again.
+        nats = tf.cond(
+            tf.reduce_all(likelihoods > LEAST_LIKELIHOOD),
+            lambda: -tf.math.log(likelihoods),
+            lambda: _nats_of_logits(logits(), places),
+        )
+        with tf.control_dependencies([nats]):  # what reads an array comes before what overwrites it
+            d_logits = _less_one(probabilities, places)
         d_logits = tf.cast(d_logits, x.dtype)
 
         def gradient(d_nats):
@@ -217,3 +223,25 @@ def _cross_entropy(targets, transpose_kernel: bool) -> Callable:
         return nats, gradient
 
     return nats_of
+
+
+def _nats_of_logits(logits, places):
+    """−log softmax of logits (N, V) at places (N, 2)."""
+    return tf.reduce_logsumexp(logits, axis=1) - tf.gather_nd(logits, places)
+
+
+def _less_one(array, places):
+    """An array (N, V) less one at places (N, 2), one in each row: on a processor, the same memory."""
+
+    def copied():
+        return tf.tensor_scatter_nd_sub(array, places, tf.ones_like(array[:, 0]))
+
+    def overwritten():
+        row, column = tf.unstack(tf.cast(places, tf.int32), axis=1)
+        at = row * tf.shape(array)[1] + column  # (N,)
+        cells = tf.reshape(array, [-1, 1])
+        return tf.reshape(tf.raw_ops.InplaceSub(x=cells, i=at, v=tf.ones_like(array[:, :1])), tf.shape(array))
+
+    if tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"):
+        return copied()
+    return tf.cond(tf.size(array, tf.int64) <= tf.int32.max, overwritten, copied)  # it counts in int32

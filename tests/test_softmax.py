@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pipeline import softmax
 from pipeline.config import LanguageModelConfig, RunConfig, override
 from pipeline.models import build, language_model
 from pipeline.softmax import AdaptiveSoftmax, linear_cross_entropy
@@ -69,6 +70,24 @@ def test_linear_cross_entropy_with_extreme_logits_has_keras_gradients():
         results.append([loss, *tape.gradient(loss, [x, kernel])])
     np.testing.assert_allclose(results[0][0], [0.0, 2e4, 1e4])
     assert_same(*results)
+
+
+@pytest.mark.parametrize("nats", [0.0, 1e-3, 50.0, 69.0, 69.2, 87.0, 88.5, 104.0, 200.0])
+def test_likelihoods_around_the_least_that_is_read_off_are_exact(nats):
+    kernel = tf.constant([[0.0, -nats]])  # 10⁻³⁰ is 69.08 nats, and the least float32 103.3
+    ours = linear_cross_entropy(tf.ones((2, 1)), kernel, None, tf.constant([0, 1]))
+    np.testing.assert_allclose(ours, [np.log1p(np.exp(-nats)), nats + np.log1p(np.exp(-nats))], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+@pytest.mark.parametrize("has_gpu", [False, True])
+def test_one_is_subtracted_where_the_targets_are(dtype, has_gpu, monkeypatch):
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["GPU:0"] if has_gpu and kind == "GPU" else [])
+    array = np.random.default_rng(1).normal(size=(3, 4)).astype("float32")
+    result = softmax._less_one(tf.constant(array) + 0.0, tf.constant([[0, 3], [1, 0], [2, 2]], dtype))
+    expected = array.copy()
+    expected[[0, 1, 2], [3, 0, 2]] -= 1.0
+    np.testing.assert_array_equal(result, expected)
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float16", 0.01), ("bfloat16", 0.05)])
