@@ -3,8 +3,8 @@
 `LSTM` and `GRU` are Keras' layers with the same arguments, weights and configurations; only the loop over the steps
 is another. Where Keras multiplies the input and the state by their kernels in every step, and adds up the kernels'
 gradients step by step, here one product projects the inputs of all steps, the loops hold one product a step, and the
-gradients of the kernels are one product each, behind the backward loop. `read_tokens` projects each distinct token of a
-batch once.
+gradients of the kernels are one product each, behind the backward loop. `read_tokens` runs a stack of them: it projects
+each distinct token of a batch once, and the layers of a small batch run side by side.
 
 Shape letters: B batch, T steps, E input features, U units, Z units of all gates, V vocabulary. Inside, time is first:
 (T, B, U). In the loops a state is a matrix of rows (B, U) or of columns (U, B), whichever is faster (`_Layout`).
@@ -19,6 +19,7 @@ import keras
 import tensorflow as tf
 
 COLUMNS_FROM = 32  # rows of a batch; a higher matrix than that is multiplied faster from the other side
+PIECES = 4  # of a small batch's steps: while a layer is at one, the layer below is at the next
 FIRST_ORDER = "The fast recurrent layers have first derivatives only; use Keras' own LSTM or GRU for higher ones."
 
 
@@ -43,28 +44,8 @@ class _FastLoop:
         if training and 0.0 < cell.dropout < 1.0:  # one draw for all steps, as Keras makes it
             sequences = sequences * tf.expand_dims(cell.get_dropout_mask(sequences[:, 0, :]), 1)
         x = tf.transpose(sequences, [1, 0, 2])  # (T, B, E)
-        outputs, states = self._all_steps(x, None, initial_state, mask, training)
+        outputs, (states,) = _all_steps([self], x, None, [tf.nest.flatten(initial_state)], mask, training)
         return outputs[:, -1], outputs, states
-
-    def _all_steps(self, x, which, initial_state, mask, training):
-        """Runs over the steps of x (T, B, E); or of distinct rows x (D, E), of which `which` (T, B) names each step's.
-
-        Returns:
-            outputs (B, T, U) and the list of last states, each (B, U).
-        """
-        steps = x if which is None else which
-        mask = _time_major_mask(mask)  # (T, B, 1) or None
-        if self.go_backwards:
-            steps = tf.reverse(steps, [0])
-            mask = None if mask is None else tf.reverse(mask, [0])
-        steps, *states = _same_batch(steps, tf.nest.flatten(initial_state))
-        x, which = (steps, None) if which is None else (x, steps)
-        cell = self.cell
-        weights = (cell.kernel, cell.recurrent_kernel, cell.bias)
-        tensors = [tf.cast(tensor, cell.compute_dtype) for tensor in (x, *states, *weights)]
-        hidden, states = self._recurrence(training, mask, which, *tensors)
-        outputs = hidden if mask is None else tf.where(self._shown(mask), hidden, tf.zeros_like(hidden))  # (T, B, U)
-        return tf.transpose(outputs, [1, 0, 2]), states
 
     def _can_be_fast(self) -> bool:
         """Whether the layer is the standard one, and no GPU is there, for which Keras has cuDNN."""
@@ -110,9 +91,9 @@ class LSTM(_FastLoop, keras.layers.LSTM):
 
     __module__ = "keras.layers"  # the name that Keras writes into a saved model
 
-    def _recurrence(self, training, mask, which, *tensors):
-        hidden, cell = _lstm(training, mask, which)(*tensors)
-        return hidden, [hidden[-1], cell]
+    @property
+    def _kind(self) -> type:
+        return _LSTMSteps
 
 
 class GRU(_FastLoop, keras.layers.GRU):
@@ -125,38 +106,64 @@ class GRU(_FastLoop, keras.layers.GRU):
 
     __module__ = "keras.layers"  # the name that Keras writes into a saved model
 
-    def _recurrence(self, training, mask, which, *tensors):
-        hidden = _gru(training, mask, which)(*tensors)
-        return hidden, [hidden[-1]]
+    @property
+    def _kind(self) -> type:
+        return _GRUSteps
 
 
-def read_tokens(layer: keras.layers.RNN, embedding: keras.layers.Layer, token_ids, initial_state, training=False):
-    """Returns `layer(embedding(token_ids), initial_state=…, training=…)`; distinct tokens are projected once each.
+def read_tokens(stack: Sequence, embedding, token_ids, states: Sequence, dropout=None, training: bool = False):
+    """Runs recurrent layers, one on top of the other, over embedded tokens.
 
     A batch says the same tokens again and again: of 6,400 characters some 60 are distinct. What a token adds to the
     gates does not depend on where it stands, so x W is formed for the distinct ones, and the steps look it up. In the
     gradients, what the steps of one token have in common is added up before any product.
 
     Args:
-        layer: a recurrent layer with `return_sequences` and `return_state`. Where its fast loop can't run, and with
-            dropout on its inputs, which differs from step to step, Keras calls both layers as usual.
-        embedding: ids (…,) → (…, E), each vector by its id alone.
+        stack: recurrent layers with `return_sequences` and `return_state`, the lowest first. Where the fast loop of
+            one of them can't run, Keras calls them one by one.
+        embedding: a layer, ids (…,) → (…, E), each vector by its id alone.
         token_ids: (B, T) int.
-        initial_state: list of (B, U).
+        states: for each layer its states (B, U).
+        dropout: a `Dropout` that stands before each layer, or None. With it each step reads another vector, and all
+            of them are projected.
         training: whether dropout is on.
 
     Returns:
-        The list [outputs (B, T, U), last states (B, U) …].
+        outputs (B, T, U), and for each layer the list of its last states (B, U).
     """
-    is_fast = isinstance(layer, _FastLoop) and layer.built and layer._can_be_fast()
-    # How many tokens are distinct is known too late for a TPU.
-    if not is_fast or (training and layer.cell.dropout) or tf.config.list_logical_devices("TPU"):
-        return list(layer(embedding(token_ids), initial_state=initial_state, training=training))
-    which = tf.transpose(token_ids)  # (T, B)
-    distinct, places = tf.unique(tf.reshape(which, [-1]))  # (D,), (T · B,)
-    places = tf.ensure_shape(tf.reshape(places, tf.shape(which)), which.shape)
-    outputs, states = layer._all_steps(embedding(distinct), places, initial_state, None, training)
-    return [outputs, *states]
+    is_noisy = bool(training and dropout and dropout.rate)
+    if not _run_together(stack, training):
+        x, last = embedding(token_ids), []
+        for layer, state in zip(stack, states, strict=True):
+            x = dropout(x, training=True) if is_noisy else x
+            x, *state = layer(x, initial_state=list(state), training=training)
+            last.append(state)
+        return x, last
+    if is_noisy:
+        which, x = None, _swapped(dropout(embedding(token_ids), training=True))  # (T, B, E)
+    else:
+        steps = tf.transpose(token_ids)  # (T, B)
+        distinct, places = tf.unique(tf.reshape(steps, [-1]))  # (D,), (T · B,)
+        which, x = tf.ensure_shape(tf.reshape(places, tf.shape(steps)), steps.shape), embedding(distinct)  # x: (D, E)
+    noises = []  # what dropout multiplies the outputs of all layers but the last by
+    for layer in stack[:-1] if is_noisy else ():
+        ones = tf.ones([*tf.unstack(tf.shape(token_ids)), layer.units], layer.compute_dtype)
+        noises.append(_swapped(dropout(ones, training=True)))
+    return _all_steps(stack, x, which, states, None, training, noises)
+
+
+def _run_together(stack: Sequence, training: bool) -> bool:
+    """Whether layers are of one kind, and the fast loop of each can run on the outputs of the one below.
+
+    Not on a TPU: how many tokens are distinct is known too late.
+    """
+    return (
+        len({type(layer) for layer in stack}) == 1
+        and all(isinstance(layer, _FastLoop) and layer.built and layer._can_be_fast() for layer in stack)
+        and not (training and any(layer.cell.dropout for layer in stack))
+        and (len(stack) == 1 or not any(layer.go_backwards for layer in stack))
+        and not tf.config.list_logical_devices("TPU")
+    )
 
 
 class OneHot(keras.layers.Layer):
@@ -185,103 +192,7 @@ class OneHot(keras.layers.Layer):
         return super().get_config() | {"vocabulary_size": self.vocabulary_size}
 
 
-# === LSTM ===
-
-
-def _lstm(training, mask, which) -> Callable:
-    """Returns the function x (T, B, E), h and c (B, U), W (E, 4U), U (U, 4U), b (4U,) → h (T, B, U), last c (B, U)."""
-
-    @tf.custom_gradient
-    def recurrence(x, hidden, cell, kernel, recurrent_kernel, bias):
-        layout = _layout(hidden)
-        projected = _project(layout, x, which, kernel, bias)
-        from_state = layout.product(recurrent_kernel)
-
-        def step(t, h, c):
-            return lstm_gates(layout.split(from_state(h) + projected[t], 4), c)
-
-        (_, last_cell), outputs, saved = _forward_loop(layout, step, 6, training, mask, projected, (hidden, cell))
-
-        def gradient(d_outputs, d_last_cell):
-            to_state = layout.product(tf.transpose(recurrent_kernel))
-
-            def step(t, d_h, d_c):
-                c, i, f, g, o, squashed = _at(t, saved)
-                d_o = _sigmoid_gradient(o, d_h * squashed)
-                d_c += _tanh_gradient(squashed, d_h * o)
-                d_i, d_f = _sigmoid_gradient(i, d_c * g), _sigmoid_gradient(f, d_c * c)
-                d_z = layout.concat([d_i, d_f, _tanh_gradient(g, d_c * i), d_o])
-                return (to_state(d_z), d_c * f), (d_z,)
-
-            start = (tf.zeros_like(hidden), tf.ensure_shape(d_last_cell, cell.shape))
-            (d_hidden, d_cell), (d_z,) = _backward_loop(layout, step, 1, mask, d_outputs, start)  # d_z: (T, B, 4U)
-            d_x, d_kernel, d_bias = _projection_gradients(d_z, x, which, kernel)
-            d_recurrent = _recurrent_gradient(d_z, outputs, hidden)
-            return d_x, d_hidden, d_cell, d_kernel, d_recurrent, d_bias
-
-        return (outputs, last_cell), gradient
-
-    return recurrence
-
-
-def lstm_gates(z: Sequence, c):
-    """One step from the sums of the gates i, f, g and o and the old cell state: (h, c), and what a gradient needs."""
-    i, f, g, o = tf.sigmoid(z[0]), tf.sigmoid(z[1]), tf.tanh(z[2]), tf.sigmoid(z[3])
-    new_c = f * c + i * g
-    squashed = tf.tanh(new_c)
-    return (o * squashed, new_c), (c, i, f, g, o, squashed)
-
-
-# === GRU ===
-
-
-def _gru(training, mask, which) -> Callable:
-    """Returns the function x (T, B, E), h (B, U), W (E, 3U), U (U, 3U), b (2, 3U) → h (T, B, U)."""
-
-    @tf.custom_gradient
-    def recurrence(x, hidden, kernel, recurrent_kernel, bias):
-        layout = _layout(hidden)
-        projected = _project(layout, x, which, kernel, bias[0])
-        from_state, inner_bias = layout.product(recurrent_kernel), layout.turn(bias[1][tf.newaxis])
-
-        def step(t, h):
-            return gru_gates(layout.split(projected[t], 3), layout.split(from_state(h) + inner_bias, 3), h)
-
-        _, outputs, saved = _forward_loop(layout, step, 5, training, mask, projected, (hidden,))
-
-        def gradient(d_outputs):
-            to_state = layout.product(tf.transpose(recurrent_kernel))
-
-            def step(t, d_h):
-                h, z, r, n, h_n = _at(t, saved)
-                carried = d_h * z
-                d_n = _tanh_gradient(n, d_h - carried)
-                d_z, d_r = _sigmoid_gradient(z, d_h * (h - n)), _sigmoid_gradient(r, d_n * h_n)
-                d_inner = layout.concat([d_z, d_r, d_n * r])  # of h U + b′
-                d_outer = layout.concat([d_z, d_r, d_n])  # of x W + b
-                return (to_state(d_inner) + carried,), (d_inner, d_outer)
-
-            start = (tf.zeros_like(hidden),)
-            (d_hidden,), (d_inner, d_outer) = _backward_loop(layout, step, 2, mask, d_outputs, start)  # both (T, B, 3U)
-            d_x, d_kernel, d_bias = _projection_gradients(d_outer, x, which, kernel)
-            d_recurrent = _recurrent_gradient(d_inner, outputs, hidden)
-            d_biases = tf.stack([d_bias, _bias_gradient(_rows(d_inner))])
-            return d_x, d_hidden, d_kernel, d_recurrent, d_biases
-
-        return outputs, gradient
-
-    return recurrence
-
-
-def gru_gates(from_input: Sequence, from_state: Sequence, h):
-    """One step from the sums of the gates z, r and n, of input and state: (h,), and what a gradient needs."""
-    (x_z, x_r, x_n), (h_z, h_r, h_n) = from_input, from_state
-    z, r = tf.sigmoid(x_z + h_z), tf.sigmoid(x_r + h_r)
-    n = tf.tanh(x_n + r * h_n)
-    return (n + z * (h - n),), (h, z, r, n, h_n)
-
-
-# === Loops ===
+# === How a batch lies in memory ===
 
 
 class _Layout(NamedTuple):
@@ -310,6 +221,220 @@ class _Layout(NamedTuple):
 def _layout(state) -> _Layout:
     """Returns the layout for a batch as large as that of a state (B, U); of unknown size, rows."""
     return _Layout(by_columns=(state.shape[0] or 0) >= COLUMNS_FROM)
+
+
+# === All steps ===
+
+
+def _all_steps(stack: Sequence, x, which, states: Sequence, mask, training, noises: Sequence = ()):
+    """Runs layers of one kind over the steps of x (T, B, E), or of those of its rows (D, E) that `which` (T, B) names.
+
+    Args:
+        stack: the lowest layer first; more than one read forwards, and without a mask.
+        x, which: see above.
+        states: for each layer its states (B, U).
+        mask: as of `inner_loop`.
+        training: whether a gradient will be asked for.
+        noises: (T, B, U) for each layer but the last, by which its outputs are multiplied; or none.
+
+    Returns:
+        outputs (B, T, U), and for each layer the list of its last states (B, U).
+    """
+    top = stack[-1]
+    steps = x if which is None else which
+    mask = _time_major_mask(mask)  # (T, B, 1) or None
+    if top.go_backwards:
+        steps = tf.reverse(steps, [0])
+        mask = None if mask is None else tf.reverse(mask, [0])
+    states = [list(layer_states) for layer_states in states]
+    steps, *flat = _same_batch(steps, tf.nest.flatten(states))
+    x, which = (steps, None) if which is None else (x, steps)
+    weights = [[layer.cell.kernel, layer.cell.recurrent_kernel, layer.cell.bias] for layer in stack]
+    tensors = [x, tf.nest.pack_sequence_as(states, flat), weights, list(noises)]
+    tensors = tf.nest.map_structure(lambda tensor: tf.cast(tensor, top.compute_dtype), tensors)
+    hidden, last = _recurrence(top._kind, training, mask, which, _pieces(len(stack), steps))(*tensors)
+    outputs = hidden if mask is None else tf.where(top._shown(mask), hidden, tf.zeros_like(hidden))  # (T, B, U)
+    return _swapped(outputs), last
+
+
+def _pieces(layers: int, steps) -> list[slice]:
+    """The pieces in which layers run over the steps (T, B, …).
+
+    The products of a small batch's step are too small for two cores. In pieces, a layer goes on to its next steps while
+    the layer above reads its last ones. Larger batches are computed in parts (`pipeline.parts`).
+    """
+    length, rows = steps.shape[:2]
+    if layers == 1 or rows is None or rows >= COLUMNS_FROM or length is None or length < 2 * PIECES:
+        return [slice(None)]
+    return [slice(length * k // PIECES, length * (k + 1) // PIECES) for k in range(PIECES)]
+
+
+def _recurrence(kind: type, training, mask, which, pieces: Sequence[slice]) -> Callable:
+    """Returns the function (x, states, weights, noises) → (hidden states of the last layer (T, B, U), last states).
+
+    Args:
+        kind: of the layers, `_LSTMSteps` or `_GRUSteps`.
+        training, which: as of `_all_steps`.
+        mask: (T, B, 1) or None.
+        pieces: of the steps, in order.
+    """
+
+    def shown(piece):
+        return None if mask is None else mask[piece]
+
+    @tf.custom_gradient
+    def recurrence(x, states, weights, noises):
+        layout, last = _layout(states[0][0]), list(states)
+        stack = [kind(layout, *layer_weights) for layer_weights in weights]
+        inputs, hidden, saved = ([[] for _ in stack] for _ in range(3))  # by layers, then by pieces
+        first = _project(layout, x, which, stack[0].kernel, stack[0].input_bias)
+        for piece in pieces:
+            projected = first[piece]
+            for i, layer in enumerate(stack):
+                if i:
+                    below = hidden[i - 1][-1]
+                    inputs[i].append(below * noises[i - 1][piece] if noises else below)
+                    projected = _project(layout, inputs[i][-1], None, layer.kernel, layer.input_bias)
+                last[i], outputs, values = _forward_loop(
+                    layout, layer.forward(projected), kind.num_saved, training, shown(piece), projected, last[i]
+                )
+                hidden[i].append(outputs)
+                saved[i].append(values)
+        hidden = [_joined(outputs) for outputs in hidden]  # of each layer, (T, B, U)
+
+        def gradient(d_hidden, *d_last):
+            d_states = tf.nest.pack_sequence_as(last, d_last)
+            transposed = [tf.transpose(layer.recurrent_kernel) for layer in stack]
+            d_sums = [[] for _ in stack]  # by layers, then by pieces
+            for k, piece in reversed([*enumerate(pieces)]):
+                d_outputs = d_hidden[piece]
+                for i, layer in reversed([*enumerate(stack)]):
+                    step = layer.backward(saved[i][k], transposed[i])
+                    d_states[i], values = _backward_loop(
+                        layout, step, kind.num_sums, shown(piece), d_outputs, d_states[i]
+                    )
+                    d_sums[i].insert(0, values)
+                    if i:
+                        d_outputs = _input_gradient(values[-1], layer.kernel)
+                        d_outputs = d_outputs * noises[i - 1][piece] if noises else d_outputs
+            d_sums = [[_joined(values) for values in zip(*d_pieces, strict=True)] for d_pieces in d_sums]  # (T, B, Z)
+            d_read = [_by_row(d_sums[0][-1], which, x), *(values[-1] for values in d_sums[1:])]
+            d_weights = [
+                [
+                    _kernel_gradient(_joined(inputs[i]) if i else x, d_read[i]),
+                    _recurrent_gradient(d_sums[i][0], hidden[i], states[i][0]),
+                    layer.bias_gradient(_bias_gradient(d_read[i]), d_sums[i]),
+                ]
+                for i, layer in enumerate(stack)
+            ]
+            return _input_gradient(d_read[0], stack[0].kernel), d_states, d_weights, [None for _ in noises]
+
+        return (hidden[-1], last), gradient
+
+    return recurrence
+
+
+# === LSTM ===
+
+
+class _LSTMSteps(NamedTuple):
+    """The steps of one LSTM layer, given W (E, 4U), U (U, 4U) and b (4U,)."""
+
+    layout: _Layout
+    kernel: tf.Tensor
+    recurrent_kernel: tf.Tensor
+    bias: tf.Tensor
+
+    num_saved = 6  # tensors that a step keeps for the gradient
+    num_sums = 1  # tensors that a backward step returns: the gradients of h U, and, last, of x W
+
+    @property
+    def input_bias(self):
+        """What is added to x W."""
+        return self.bias
+
+    def forward(self, projected) -> Callable:
+        """The step of `_forward_loop`, given x W + b of all steps."""
+        from_state = self.layout.product(self.recurrent_kernel)
+        return lambda t, h, c: lstm_gates(self.layout.split(from_state(h) + projected[t], 4), c)
+
+    def backward(self, saved: list, transposed) -> Callable:
+        """The step of `_backward_loop`, given what the forward steps kept, and Uᵀ."""
+        to_state = self.layout.product(transposed)
+
+        def step(t, d_h, d_c):
+            c, i, f, g, o, squashed = _at(t, saved)
+            d_o = _sigmoid_gradient(o, d_h * squashed)
+            d_c += _tanh_gradient(squashed, d_h * o)
+            d_i, d_f = _sigmoid_gradient(i, d_c * g), _sigmoid_gradient(f, d_c * c)
+            d_z = self.layout.concat([d_i, d_f, _tanh_gradient(g, d_c * i), d_o])
+            return (to_state(d_z), d_c * f), (d_z,)
+
+        return step
+
+    def bias_gradient(self, d_input_bias, d_sums: list):
+        """The gradient of b, given that of `input_bias` and those of the sums (T, B, Z)."""
+        return d_input_bias
+
+
+def lstm_gates(z: Sequence, c):
+    """One step from the sums of the gates i, f, g and o and the old cell state: (h, c), and what a gradient needs."""
+    i, f, g, o = tf.sigmoid(z[0]), tf.sigmoid(z[1]), tf.tanh(z[2]), tf.sigmoid(z[3])
+    new_c = f * c + i * g
+    squashed = tf.tanh(new_c)
+    return (o * squashed, new_c), (c, i, f, g, o, squashed)
+
+
+# === GRU ===
+
+
+class _GRUSteps(NamedTuple):
+    """The steps of one GRU layer, given W (E, 3U), U (U, 3U) and b (2, 3U); as `_LSTMSteps`."""
+
+    layout: _Layout
+    kernel: tf.Tensor
+    recurrent_kernel: tf.Tensor
+    bias: tf.Tensor
+
+    num_saved = 5
+    num_sums = 2
+
+    @property
+    def input_bias(self):
+        return self.bias[0]
+
+    def forward(self, projected) -> Callable:
+        layout = self.layout
+        from_state, inner_bias = layout.product(self.recurrent_kernel), layout.turn(self.bias[1][tf.newaxis])
+        return lambda t, h: gru_gates(layout.split(projected[t], 3), layout.split(from_state(h) + inner_bias, 3), h)
+
+    def backward(self, saved: list, transposed) -> Callable:
+        layout, to_state = self.layout, self.layout.product(transposed)
+
+        def step(t, d_h):
+            h, z, r, n, h_n = _at(t, saved)
+            carried = d_h * z
+            d_n = _tanh_gradient(n, d_h - carried)
+            d_z, d_r = _sigmoid_gradient(z, d_h * (h - n)), _sigmoid_gradient(r, d_n * h_n)
+            d_inner = layout.concat([d_z, d_r, d_n * r])  # of h U + b′
+            d_outer = layout.concat([d_z, d_r, d_n])  # of x W + b
+            return (to_state(d_inner) + carried,), (d_inner, d_outer)
+
+        return step
+
+    def bias_gradient(self, d_input_bias, d_sums: list):
+        return tf.stack([d_input_bias, _bias_gradient(d_sums[0])])
+
+
+def gru_gates(from_input: Sequence, from_state: Sequence, h):
+    """One step from the sums of the gates z, r and n, of input and state: (h,), and what a gradient needs."""
+    (x_z, x_r, x_n), (h_z, h_r, h_n) = from_input, from_state
+    z, r = tf.sigmoid(x_z + h_z), tf.sigmoid(x_r + h_r)
+    n = tf.tanh(x_n + r * h_n)
+    return (n + z * (h - n),), (h, z, r, n, h_n)
+
+
+# === Loops ===
 
 
 def _forward_loop(layout: _Layout, step: Callable, num_saved: int, training, mask, projected, states: tuple):
@@ -405,16 +530,24 @@ def _project(layout: _Layout, x, which, kernel, bias):
     return layout.turn(z)
 
 
-def _projection_gradients(d_z, x, which, kernel):
-    """The gradients of `_project` with respect to x, W (E, Z) and b (Z,), from d_z (T, B, Z)."""
-    x, kernel, d_rows = first_order(x), first_order(kernel), _rows(d_z)
-    if which is not None:  # what the steps of one row have in common is added up before any product
-        # In half precision a sum would stop growing after some hundred steps.
-        wide = d_rows if d_rows.dtype == tf.float64 else tf.cast(d_rows, tf.float32)
-        wide = tf.math.unsorted_segment_sum(wide, tf.reshape(which, [-1]), tf.shape(x)[0])
-        d_rows = tf.cast(wide, d_rows.dtype)
-    d_x = tf.reshape(tf.matmul(d_rows, kernel, transpose_b=True), tf.shape(x))
-    return d_x, tf.matmul(_rows(x), d_rows, transpose_a=True), _bias_gradient(d_rows)
+def _by_row(d_z, which, x):
+    """The gradients of all steps (T, B, Z); for distinct rows x (D, E), those of one row's steps added up, (D, Z)."""
+    if which is None:
+        return d_z
+    # In half precision a sum would stop growing after some hundred steps.
+    wide = _rows(d_z if d_z.dtype == tf.float64 else tf.cast(d_z, tf.float32))
+    return tf.cast(tf.math.unsorted_segment_sum(wide, tf.reshape(which, [-1]), tf.shape(x)[0]), d_z.dtype)
+
+
+def _kernel_gradient(x, d_z):
+    """The gradient of W in x W, from x (…, E) and the gradient of the product (…, Z)."""
+    return tf.matmul(_rows(first_order(x)), _rows(d_z), transpose_a=True)
+
+
+def _input_gradient(d_z, kernel):
+    """The gradient of x (…, E) in x W, from that of the product (…, Z)."""
+    d_rows = tf.matmul(_rows(d_z), first_order(kernel), transpose_b=True)
+    return tf.reshape(d_rows, tf.concat([tf.shape(d_z)[:-1], [kernel.shape[0]]], axis=0))
 
 
 def _recurrent_gradient(d_z, outputs, hidden):
@@ -423,14 +556,25 @@ def _recurrent_gradient(d_z, outputs, hidden):
     return tf.matmul(_rows(before), _rows(d_z), transpose_a=True)
 
 
-def _bias_gradient(d_rows):
-    """The sum of rows (N, Z), (Z,): as a product, which is several times as fast as `reduce_sum`."""
+def _bias_gradient(d_z):
+    """The sum of all rows of (…, Z), (Z,): as a product, which is several times as fast as `reduce_sum`."""
+    d_rows = _rows(d_z)
     return tf.matmul(tf.ones([1, tf.shape(d_rows)[0]], d_rows.dtype), d_rows)[0]
 
 
 def _rows(x):
     """(T, B, Z) → (T·B, Z)."""
     return tf.reshape(x, [-1, x.shape[-1]])
+
+
+def _joined(pieces: Sequence):
+    """Pieces of the steps, one behind the other."""
+    return pieces[0] if len(pieces) == 1 else tf.concat(pieces, axis=0)
+
+
+def _swapped(x):
+    """(B, T, Z) ↔ (T, B, Z)."""
+    return tf.transpose(x, [1, 0, 2])
 
 
 def _sigmoid_gradient(y, d_y):

@@ -51,6 +51,9 @@ def mask_of(kind, batch_size, steps):
     }[kind]
 
 
+IDS = ((1, 3, 3, 0, 2), (3, 3, 3, 3, 3), (2, 0, 1, 0, 1))
+
+
 def states_of(cell, batch_size, units, dtype="float32"):
     return [tf.constant(np.random.normal(size=(batch_size, units)), dtype) for _ in range(2 if cell == "LSTM" else 1)]
 
@@ -187,8 +190,8 @@ def test_equal_bit_for_bit_from_call_to_call(cell, layout):
 
 def runs_fast(layer, monkeypatch):
     calls = []
-    original = type(layer)._recurrence
-    monkeypatch.setattr(type(layer), "_recurrence", lambda self, *a: calls.append(1) or original(self, *a))
+    original = layers._recurrence
+    monkeypatch.setattr(layers, "_recurrence", lambda *a: calls.append(1) or original(*a))
     layer(tf.zeros((2, 3, 4)))
     return bool(calls)
 
@@ -332,23 +335,36 @@ def test_bidirectional_wrapper(cell):
 # === Distinct tokens ===
 
 
-def read(cell, both, training=True, dropout=0.0, ids=((1, 3, 3, 0, 2), (3, 3, 3, 3, 3), (2, 0, 1, 0, 1)), **arguments):
-    """Outputs, states and gradients of tokens that come up again and again, `both` being a function of both layers."""
+def read(cell, both, training=True, num_layers=1, rate=0.0, ids=IDS, in_graph=False, **arguments):
+    """Outputs, states and gradients of tokens that come up again and again, `both` being a function of all layers."""
     keras.utils.set_random_seed(2)
-    embedding = keras.layers.Embedding(6, 4)
-    layer = getattr(layers, cell)(3, return_sequences=True, return_state=True, dropout=dropout, **arguments)
-    layer.build((None, None, 4))
-    ids, states = tf.constant(ids), states_of(cell, len(ids), 3)
-    with tf.GradientTape() as tape:
-        tape.watch(states)
-        outputs = list(both(layer, embedding, ids, states, training))
-        loss = sum(tf.reduce_sum(tf.sin(3 * y + i)) for i, y in enumerate(outputs))
-    gradients = tape.gradient(loss, [*states, *embedding.trainable_variables, *layer.trainable_variables])
-    return outputs + [tf.convert_to_tensor(gradient) for gradient in gradients]
+    embedding, dropout = keras.layers.Embedding(6, 4), keras.layers.Dropout(rate, seed=7)
+    options = {"return_sequences": True, "return_state": True} | arguments
+    stack = [getattr(layers, cell)(3, **options) for _ in range(num_layers)]
+    embedding.build()
+    for i, layer in enumerate(stack):
+        layer.build((None, None, 3 if i else 4))
+        layer.cell.bias.assign(np.random.normal(size=layer.cell.bias.shape))
+    ids, states = tf.constant(ids), [states_of(cell, len(ids), 3) for _ in stack]
+    weights = [weight.value for layer in (embedding, *stack) for weight in layer.trainable_variables]
+
+    def run():
+        with tf.GradientTape() as tape:
+            tape.watch(states)
+            outputs = tf.nest.flatten(both(stack, embedding, ids, states, dropout, training))
+            loss = sum(tf.reduce_sum(tf.sin(3 * y + i)) for i, y in enumerate(outputs))
+        gradients = tape.gradient(loss, [*tf.nest.flatten(states), *weights])
+        return outputs + [tf.convert_to_tensor(gradient) for gradient in gradients]
+
+    return tf.function(run)() if in_graph else run()
 
 
-def one_by_one(layer, embedding, ids, states, training):
-    return layer(embedding(ids), initial_state=states, training=training)
+def one_by_one(stack, embedding, ids, states, dropout, training):
+    x, last = embedding(ids), []
+    for layer, state in zip(stack, states, strict=True):
+        x, *state = layer(dropout(x, training=training), initial_state=state, training=training)
+        last.append(state)
+    return x, last
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -359,11 +375,41 @@ def test_tokens_read_once_each_are_those_read_one_by_one(cell, go_backwards, lay
 
 
 @pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("num_layers", [2, 3])
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+@pytest.mark.parametrize("steps, in_graph", [(1, False), (7, False), (8, False), (13, False), (13, True)])
+def test_layers_side_by_side_are_those_one_by_one(cell, num_layers, rate, steps, in_graph, layout):
+    """From 8 steps on they run in pieces, in rows; with dropout, what is drawn is the same."""
+    ids = np.random.default_rng(1).integers(0, 6, (3, steps))
+    options = {"num_layers": num_layers, "rate": rate, "ids": ids, "in_graph": in_graph}
+    ours, known = (read(cell, both, **options) for both in (layers.read_tokens, one_by_one))
+    assert_same(ours, known)
+
+
+@pytest.mark.parametrize(
+    "rows, steps, num_layers, pieces",
+    [
+        (20, 35, 2, [8, 9, 9, 9]),
+        (20, 8, 3, [2, 2, 2, 2]),
+        (20, 7, 2, None),
+        (20, 35, 1, None),
+        (32, 35, 2, None),
+        (None, 35, 2, None),
+        (20, None, 2, None),
+    ],
+)
+def test_small_batches_of_many_steps_run_in_pieces(rows, steps, num_layers, pieces):
+    found = layers._pieces(num_layers, tf.keras.Input((rows, 3), batch_size=steps))
+    assert [steps and len(range(steps)[piece]) for piece in found] == (pieces or [steps])
+
+
+@pytest.mark.parametrize("cell", CELLS)
 def test_the_gradient_of_an_embedding_names_each_token_once(cell):
     embedding, layer = keras.layers.Embedding(6, 4), getattr(layers, cell)(3, return_sequences=True, return_state=True)
     layer.build((None, None, 4))
     with tf.GradientTape() as tape:
-        outputs, *_ = layers.read_tokens(layer, embedding, tf.constant([[5, 1, 5], [1, 5, 1]]), states_of(cell, 2, 3))
+        ids, states = tf.constant([[5, 1, 5], [1, 5, 1]]), states_of(cell, 2, 3)
+        outputs, _ = layers.read_tokens([layer], embedding, ids, [states])
     gradient = tape.gradient(outputs, embedding.trainable_variables)[0]
     assert sorted(gradient.indices.numpy().tolist()) == [1, 5]
 
@@ -372,7 +418,7 @@ def test_the_gradient_of_an_embedding_names_each_token_once(cell):
 @pytest.mark.parametrize("options", [{"dropout": 0.5}, {"recurrent_activation": "tanh"}])
 def test_tokens_that_are_not_alike_are_read_one_by_one(cell, options, monkeypatch):
     """Dropout at each step another; or a layer that Keras runs."""
-    monkeypatch.setattr(layers._FastLoop, "_all_steps", None) if "dropout" not in options else None
+    monkeypatch.setattr(layers, "_all_steps", None) if "dropout" not in options else None
     ours, known = (read(cell, both, **options) for both in (layers.read_tokens, one_by_one))
     assert_same(ours, known, 0.0)
 
@@ -386,7 +432,7 @@ def test_tokens_of_any_number_are_read_in_a_graph(cell):
     def gradients(ids):
         states = layer.get_initial_state(tf.shape(ids)[0])
         with tf.GradientTape() as tape:
-            outputs, *_ = layers.read_tokens(layer, embedding, ids, states, training=True)
+            outputs, _ = layers.read_tokens([layer], embedding, ids, [states], training=True)
         return outputs, [tf.convert_to_tensor(g) for g in tape.gradient(outputs, layer.trainable_variables)]
 
     for shape in ((0, 5), (2, 3), (40, 1)):
@@ -408,7 +454,7 @@ def test_a_token_that_comes_up_thousands_of_times_counts_thousands_of_times(cell
         layer = getattr(layers, cell)(3, return_sequences=True, return_state=True, dtype=dtype)
         layer.build((None, None, 4))
         with tf.GradientTape() as tape:
-            outputs, *_ = layers.read_tokens(layer, embedding, ids, states_of(cell, 64, 3), training=True)
+            outputs, _ = layers.read_tokens([layer], embedding, ids, [states_of(cell, 64, 3)], training=True)
             loss = tf.reduce_mean(tf.cast(outputs, tf.float32))
         found[dtype] = [tf.convert_to_tensor(g) for g in tape.gradient(loss, embedding.trainable_variables)]
     for one, other in zip(found["float32"], found[policy], strict=True):

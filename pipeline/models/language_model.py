@@ -162,19 +162,9 @@ def recurrent_layers(model: keras.Model) -> list[keras.layers.RNN]:
 
 def _hidden(model, token_ids, state, training=False):
     """Everything below the output layer: (B, T) → (B, T, U), and the new state."""
-    dropout, embedding = model.get_layer("dropout"), model.get_layer("embedding")
-    first, *others = recurrent_layers(model)
-    options = {"initial_state": list(state[0]), "training": training}
-    if training and dropout.rate:  # on each vector another
-        x, *last = first(dropout(embedding(token_ids), training=True), **options)  # (B, T, U)
-    else:
-        x, *last = layers.read_tokens(first, embedding, token_ids, **options)
-    new_state = [tuple(last)]
-    for layer, layer_state in zip(others, state[1:], strict=True):
-        x = dropout(x, training=training)
-        x, *last = layer(x, initial_state=list(layer_state), training=training)
-        new_state.append(tuple(last))
-    return dropout(x, training=training), tuple(new_state)
+    dropout, stack = model.get_layer("dropout"), recurrent_layers(model)
+    x, last = layers.read_tokens(stack, model.get_layer("embedding"), token_ids, state, dropout, training)
+    return dropout(x, training=training), tuple(tuple(layer_state) for layer_state in last)
 
 
 def _output_layer(config: LanguageModelConfig, vocabulary_size: int, embedding) -> keras.layers.Layer | None:
