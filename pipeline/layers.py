@@ -120,7 +120,8 @@ def read_tokens(stack: Sequence, embedding, token_ids, states: Sequence, dropout
 
     Args:
         stack: recurrent layers with `return_sequences` and `return_state`, the lowest first. Where the fast loop of
-            one of them can't run, Keras calls them one by one.
+            one of them can't run, and where they differ in kind or type, are stateful, or have a dropout, an activity
+            regularizer or, above one another, a direction of their own, Keras calls them one by one.
         embedding: a layer, ids (…,) → (…, E), each vector by its id alone.
         token_ids: (B, T) int.
         states: for each layer its states (B, U).
@@ -155,11 +156,13 @@ def read_tokens(stack: Sequence, embedding, token_ids, states: Sequence, dropout
 def _run_together(stack: Sequence, training: bool) -> bool:
     """Whether layers are of one kind, and the fast loop of each can run on the outputs of the one below.
 
-    Not on a TPU: how many tokens are distinct is known too late.
+    Not those for which Keras does more than run the loop, when it calls them. Nor on a TPU: how many tokens are
+    distinct is known too late.
     """
     return (
-        len({type(layer) for layer in stack}) == 1
+        len({(type(layer), layer.compute_dtype) for layer in stack}) == 1
         and all(isinstance(layer, _FastLoop) and layer.built and layer._can_be_fast() for layer in stack)
+        and not any(layer.stateful or layer.activity_regularizer for layer in stack)
         and not (training and any(layer.cell.dropout for layer in stack))
         and (len(stack) == 1 or not any(layer.go_backwards for layer in stack))
         and not tf.config.list_logical_devices("TPU")
@@ -257,14 +260,14 @@ def _all_steps(stack: Sequence, x, which, states: Sequence, mask, training, nois
     return _swapped(outputs), last
 
 
-def _pieces(layers: int, steps) -> list[slice]:
+def _pieces(num_layers: int, steps) -> list[slice]:
     """The pieces in which layers run over the steps (T, B, …).
 
     The products of a small batch's step are too small for two cores. In pieces, a layer goes on to its next steps while
     the layer above reads its last ones. Larger batches are computed in parts (`pipeline.parts`).
     """
     length, rows = steps.shape[:2]
-    if layers == 1 or rows is None or rows >= COLUMNS_FROM or length is None or length < 2 * PIECES:
+    if num_layers == 1 or rows is None or rows >= COLUMNS_FROM or length is None or length < 2 * PIECES:
         return [slice(None)]
     return [slice(length * k // PIECES, length * (k + 1) // PIECES) for k in range(PIECES)]
 
@@ -303,6 +306,7 @@ def _recurrence(kind: type, training, mask, which, pieces: Sequence[slice]) -> C
         hidden = [_joined(outputs) for outputs in hidden]  # of each layer, (T, B, U)
 
         def gradient(d_hidden, *d_last):
+            d_last = [tf.convert_to_tensor(d_state) for d_state in d_last]  # of `tf.gather` they are sparse
             d_states = tf.nest.pack_sequence_as(last, d_last)
             transposed = [tf.transpose(layer.recurrent_kernel) for layer in stack]
             d_sums = [[] for _ in stack]  # by layers, then by pieces

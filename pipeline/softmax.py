@@ -147,8 +147,9 @@ def linear_cross_entropy(x, kernel, bias, targets, transpose_kernel: bool = Fals
     """The negative log-likelihood of the targets under softmax(x W + b), without the logits' copies.
 
     The usual chain of `Dense` and sparse cross-entropy holds logits, probabilities and gradients, each (N, V). Here
-    one such array lives at a time, and what the backward pass needs of it, the probabilities less one at each
-    target, overwrites the logits. First derivatives only.
+    one such array lives at a time (two while likelihoods below 1e-30 are computed anew, and in half precision while it
+    is cast): what the backward pass needs, the probabilities less one at each target, overwrites the logits. First
+    derivatives only; on a processor not with `jit_compile=True`, for XLA lacks the operation that overwrites.
 
     Args:
         x: (N, U) float32, float16 or bfloat16. The matrix products have this type; all else is float32.
@@ -205,7 +206,7 @@ def _cross_entropy(targets, transpose_kernel: bool) -> Callable:
             lambda: -tf.math.log(likelihoods),
             lambda: _nats_of_logits(logits(), places),
         )
-        with tf.control_dependencies([nats]):  # what reads an array comes before what overwrites it
+        with tf.control_dependencies([nats]):  # whoever reads the array has done so
             d_logits = _less_one(probabilities, places)
         d_logits = tf.cast(d_logits, x.dtype)
 
@@ -231,17 +232,9 @@ def _nats_of_logits(logits, places):
 
 
 def _less_one(array, places):
-    """An array (N, V) less one at places (N, 2), one in each row: on a processor, the same memory."""
-
-    def copied():
-        return tf.tensor_scatter_nd_sub(array, places, tf.ones_like(array[:, 0]))
-
-    def overwritten():
-        row, column = tf.unstack(tf.cast(places, tf.int32), axis=1)
-        at = row * tf.shape(array)[1] + column  # (N,)
-        cells = tf.reshape(array, [-1, 1])
-        return tf.reshape(tf.raw_ops.InplaceSub(x=cells, i=at, v=tf.ones_like(array[:, :1])), tf.shape(array))
-
+    """An array (N, V) less one at places (N, 2), one in each row: in the same memory, if nobody else will read it."""
+    ones = tf.ones_like(array[:, 0])
     if tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"):
-        return copied()
-    return tf.cond(tf.size(array, tf.int64) <= tf.int32.max, overwritten, copied)  # it counts in int32
+        return tf.tensor_scatter_nd_sub(array, places, ones)
+    # On a processor that one always copies. XLA has no kernel of this one.
+    return tf.raw_ops.ScatterNdNonAliasingAdd(input=array, indices=places, updates=-ones)

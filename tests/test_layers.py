@@ -335,24 +335,24 @@ def test_bidirectional_wrapper(cell):
 # === Distinct tokens ===
 
 
-def read(cell, both, training=True, num_layers=1, rate=0.0, ids=IDS, in_graph=False, **arguments):
+def read(cell, both, training=True, units=(3,), rate=0.0, ids=IDS, in_graph=False, dtype="float32", **arguments):
     """Outputs, states and gradients of tokens that come up again and again, `both` being a function of all layers."""
     keras.utils.set_random_seed(2)
-    embedding, dropout = keras.layers.Embedding(6, 4), keras.layers.Dropout(rate, seed=7)
-    options = {"return_sequences": True, "return_state": True} | arguments
-    stack = [getattr(layers, cell)(3, **options) for _ in range(num_layers)]
+    embedding, dropout = keras.layers.Embedding(6, 4, dtype=dtype), keras.layers.Dropout(rate, seed=7, dtype=dtype)
+    options = {"return_sequences": True, "return_state": True, "dtype": dtype} | arguments
+    stack = [getattr(layers, cell)(size, **options) for size in units]
     embedding.build()
-    for i, layer in enumerate(stack):
-        layer.build((None, None, 3 if i else 4))
+    for layer, features in zip(stack, [4, *units], strict=False):
+        layer.build((None, None, features))
         layer.cell.bias.assign(np.random.normal(size=layer.cell.bias.shape))
-    ids, states = tf.constant(ids), [states_of(cell, len(ids), 3) for _ in stack]
+    ids, states = tf.constant(ids), [states_of(cell, len(ids), size, layer.compute_dtype) for size in units]
     weights = [weight.value for layer in (embedding, *stack) for weight in layer.trainable_variables]
 
     def run():
         with tf.GradientTape() as tape:
             tape.watch(states)
             outputs = tf.nest.flatten(both(stack, embedding, ids, states, dropout, training))
-            loss = sum(tf.reduce_sum(tf.sin(3 * y + i)) for i, y in enumerate(outputs))
+            loss = sum(tf.reduce_sum(tf.sin(3 * tf.cast(y, tf.float32) + i)) for i, y in enumerate(outputs))
         gradients = tape.gradient(loss, [*tf.nest.flatten(states), *weights])
         return outputs + [tf.convert_to_tensor(gradient) for gradient in gradients]
 
@@ -375,15 +375,66 @@ def test_tokens_read_once_each_are_those_read_one_by_one(cell, go_backwards, lay
 
 
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("num_layers", [2, 3])
+@pytest.mark.parametrize("units", [(3, 3), (3, 5, 2)], ids=str)
 @pytest.mark.parametrize("rate", [0.0, 0.5])
 @pytest.mark.parametrize("steps, in_graph", [(1, False), (7, False), (8, False), (13, False), (13, True)])
-def test_layers_side_by_side_are_those_one_by_one(cell, num_layers, rate, steps, in_graph, layout):
+def test_layers_side_by_side_are_those_one_by_one(cell, units, rate, steps, in_graph, layout):
     """From 8 steps on they run in pieces, in rows; with dropout, what is drawn is the same."""
     ids = np.random.default_rng(1).integers(0, 6, (3, steps))
-    options = {"num_layers": num_layers, "rate": rate, "ids": ids, "in_graph": in_graph}
+    options = {"units": units, "rate": rate, "ids": ids, "in_graph": in_graph}
     ours, known = (read(cell, both, **options) for both in (layers.read_tokens, one_by_one))
     assert_same(ours, known)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("policy, tolerance", [("mixed_float16", 0.02), ("mixed_bfloat16", 0.15)])
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_layers_side_by_side_in_half_precision(cell, policy, tolerance, rate):
+    ids = np.random.default_rng(1).integers(0, 6, (3, 13))
+    options = {"units": (3, 5), "rate": rate, "ids": ids, "dtype": policy}
+    ours, known = (read(cell, both, **options) for both in (layers.read_tokens, one_by_one))
+    assert [x.dtype for x in ours] == [x.dtype for x in known]
+    assert_same(ours, known, tolerance)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_last_state_may_have_a_sparse_gradient(cell):
+    """`tf.gather` gives one, and here of as many rows as the state's are named twice."""
+
+    def last_rows(stack, embedding, ids, states, dropout, training):
+        outputs, last = layers.read_tokens(stack, embedding, ids, states, dropout, training)
+        return outputs, [[tf.gather(state, [0, 0, 1]) for state in layer_states] for layer_states in last]
+
+    def last_rows_by_product(stack, embedding, ids, states, dropout, training):
+        outputs, last = layers.read_tokens(stack, embedding, ids, states, dropout, training)
+        rows = tf.one_hot([0, 0, 1], 3)
+        return outputs, [[tf.matmul(rows, state) for state in layer_states] for layer_states in last]
+
+    ours, known = (read(cell, both, units=(3, 3), in_graph=True) for both in (last_rows, last_rows_by_product))
+    assert_same(ours, known)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_layers_for_which_keras_does_more_are_called(cell):
+    def stack(*options):
+        made = [getattr(layers, cell)(3, return_sequences=True, return_state=True, **o) for o in options]
+        for layer in made:
+            layer.build((2, None, 3))
+        return made
+
+    def is_one(*options):
+        return layers._run_together(stack(*options), training=True)
+
+    assert is_one({}, {}) and is_one({"go_backwards": True})
+    for other in (
+        {"stateful": True},
+        {"activity_regularizer": "l2"},
+        {"dropout": 0.5},
+        {"go_backwards": True},
+        {"dtype": "mixed_bfloat16"},
+        {"unroll": True},
+    ):
+        assert not is_one({}, other), other
 
 
 @pytest.mark.parametrize(

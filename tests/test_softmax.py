@@ -79,12 +79,64 @@ def test_likelihoods_around_the_least_that_is_read_off_are_exact(nats):
     np.testing.assert_allclose(ours, [np.log1p(np.exp(-nats)), nats + np.log1p(np.exp(-nats))], rtol=1e-6, atol=1e-6)
 
 
+KERNEL, TARGETS = tf.constant([[0.5, -1.0, 2.0, 0.0], [1.0, 0.5, -0.5, -2.0]]), tf.constant([3, 0, 2])
+X = tf.constant([[1.0, 2.0], [-1.0, 0.5], [0.0, 3.0]])
+
+
+def two_losses(function, x, kernel):
+    return function(x, kernel, None, TARGETS, False) + 2 * function(x, kernel, None, TARGETS[::-1], False)
+
+
+def one_loss_twice(function, x, kernel):
+    return function(x, kernel, None, TARGETS, False) + tf.sin(function(x, kernel, None, TARGETS, False))
+
+
+def a_softmax_of_the_same(function, x, kernel):
+    probabilities = tf.nn.softmax(tf.matmul(x, kernel))
+    return function(x, kernel, None, TARGETS, False) + tf.reduce_sum(probabilities**2, axis=1)
+
+
+def logits_of_the_same(function, x, kernel):
+    return function(x, kernel, None, TARGETS, False) + tf.reduce_sum(tf.matmul(x, kernel) ** 2, axis=1)
+
+
+def a_loop_of_losses(function, x, kernel):
+    add = lambda i, total: (i + 1, total + function(x, kernel, None, TARGETS, False))  # noqa: E731
+    return tf.while_loop(lambda i, _: i < 3, add, (0, tf.zeros([3])))[1]
+
+
+@pytest.mark.parametrize(
+    "loss", [two_losses, one_loss_twice, a_softmax_of_the_same, logits_of_the_same, a_loop_of_losses]
+)
+@pytest.mark.parametrize("is_constant", [False, True])
+def test_what_is_overwritten_is_nobody_elses(loss, is_constant):
+    """In a graph equal operations are merged, and those of constants are computed once for all calls."""
+
+    def nats_and_gradients(function, *inputs):
+        x, kernel = inputs or (X, KERNEL)
+        with tf.GradientTape() as tape:
+            tape.watch([x, kernel])
+            nats = loss(function, x, kernel)
+        return [nats, *tape.gradient(nats, [x, kernel])]
+
+    inputs = [] if is_constant else [X, KERNEL]
+    known = nats_and_gradients(stock_loss)
+    run = tf.function(nats_and_gradients)
+    for _ in range(3):
+        assert_same(run(linear_cross_entropy, *inputs), known)
+
+
 @pytest.mark.parametrize("dtype", ["int32", "int64"])
 @pytest.mark.parametrize("has_gpu", [False, True])
-def test_one_is_subtracted_where_the_targets_are(dtype, has_gpu, monkeypatch):
+@pytest.mark.parametrize("in_graph", [False, True])
+def test_one_is_subtracted_where_the_targets_are(dtype, has_gpu, in_graph, monkeypatch):
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["GPU:0"] if has_gpu and kind == "GPU" else [])
     array = np.random.default_rng(1).normal(size=(3, 4)).astype("float32")
-    result = softmax._less_one(tf.constant(array) + 0.0, tf.constant([[0, 3], [1, 0], [2, 2]], dtype))
+    places = tf.constant([[0, 3], [1, 0], [2, 2]], dtype)
+    run = tf.function(softmax._less_one) if in_graph else softmax._less_one
+    given = tf.constant(array)
+    result = run(given, places)
+    np.testing.assert_array_equal(given, array)
     expected = array.copy()
     expected[[0, 1, 2], [3, 0, 2]] -= 1.0
     np.testing.assert_array_equal(result, expected)
