@@ -78,6 +78,7 @@ TRAIN = (
     Setup(_network(128, 256, 2), vocabulary_size=10_000, batch_size=64, steps=100),
     Setup(_network(256, 512, 2, cell="gru"), vocabulary_size=66, batch_size=64, steps=100),
 )
+PRECISION = (TRAIN[0], TRAIN[2])
 TARGETS = Setup(_network(128, 256, 2), vocabulary_size=4000, batch_size=64, steps=100)
 SOFTMAX = (
     Setup(_network(650, 650, 1), vocabulary_size=33_278, batch_size=20, steps=35),
@@ -149,9 +150,9 @@ def measure_softmax(repeat: int) -> Iterator[Line]:
 
 def measure_precision(repeat: int) -> Iterator[Line]:
     """Training in mixed precision, against float32."""
-    setup = TRAIN[0]
-    batches = random_batches(setup)
-    for precision in ("mixed_bfloat16", *(["mixed_float16"] if has_gpu() else [])):
+    precisions = ("mixed_bfloat16", *(["mixed_float16"] if has_gpu() else []))
+    for setup, precision in itertools.product(PRECISION, precisions):
+        batches = random_batches(setup)
         sides = [_training(name, setup, batches, precision=name) for name in (precision, "float32")]
         yield from compare("precision", str(setup), sides, repeat, "step", setup.training)
 

@@ -22,7 +22,7 @@ import tensorflow as tf
 from pipeline.config import RequestError
 from pipeline.parts import number_of_parts
 
-BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}  # processors with products in bfloat16
+BFLOAT16_FLAG = "amx_bf16"  # of processors with fast products in bfloat16; those of avx512_bf16 alone are slow
 
 Nested = Any  # a nested structure (tf.nest) of tensors whose first dimension is B
 SUM = tf.distribute.ReduceOp.SUM
@@ -66,17 +66,16 @@ class Devices:
             )
 
     def advice(self, precision: str) -> str:
-        """A remark on a precision that this machine has no arithmetic for; "" if there is none."""
-        has_bfloat16 = bool(BFLOAT16_FLAGS & set(_processor_flags()))
+        """A remark on a precision that this machine has no fast arithmetic for; "" if there is none."""
         if (
             precision == "float32"
             or tf.config.list_logical_devices("GPU")
             or isinstance(self.strategy, tf.distribute.TPUStrategy)
         ):
             return ""
-        if precision == "mixed_bfloat16" and has_bfloat16:
+        if precision == "mixed_bfloat16" and BFLOAT16_FLAG in _processor_flags():
             return ""
-        return f" Without a GPU {precision} is slower than float32 here: this processor has no such arithmetic."
+        return f" Without a GPU {precision} is slower than float32 here: this processor has no fast arithmetic for it."
 
     # === Inside a replica ===
 

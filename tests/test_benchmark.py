@@ -31,6 +31,7 @@ def measure(monkeypatch, capsys):
     monkeypatch.setattr(benchmark, "PEAK_SIZE", 8)
     monkeypatch.setattr(benchmark, "PREDICTED", 1)
     monkeypatch.setattr(benchmark, "TRAIN", (setup_of(), setup_of("gru")))
+    monkeypatch.setattr(benchmark, "PRECISION", (setup_of(),))
     monkeypatch.setattr(benchmark, "TARGETS", setup_of(batch_size=32))
     # An adaptive softmax needs some words that are rare.
     monkeypatch.setattr(benchmark, "SOFTMAX", (setup_of(vocabulary_size=5000),))
