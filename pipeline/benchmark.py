@@ -71,14 +71,16 @@ def _network(embedding_dim: int, units: int, num_layers: int, cell: str = "lstm"
     return LanguageModelConfig(cell=cell, embedding_dim=embedding_dim, units=units, num_layers=num_layers)
 
 
+TWO_OF_512 = Setup(_network(256, 512, 2), vocabulary_size=66, batch_size=64, steps=100)
+TWO_OF_650 = Setup(_network(650, 650, 2), vocabulary_size=10_000, batch_size=20, steps=35)
 TRAIN = (
-    Setup(_network(256, 512, 2), vocabulary_size=66, batch_size=64, steps=100),
+    TWO_OF_512,
     Setup(_network(256, 1024, 1), vocabulary_size=66, batch_size=64, steps=100),
-    Setup(_network(650, 650, 2), vocabulary_size=10_000, batch_size=20, steps=35),
+    TWO_OF_650,
     Setup(_network(128, 256, 2), vocabulary_size=10_000, batch_size=64, steps=100),
     Setup(_network(256, 512, 2, cell="gru"), vocabulary_size=66, batch_size=64, steps=100),
 )
-PRECISION = (TRAIN[0], TRAIN[2])
+PRECISION = (TWO_OF_512, TWO_OF_650)
 TARGETS = Setup(_network(128, 256, 2), vocabulary_size=4000, batch_size=64, steps=100)
 SOFTMAX = (
     Setup(_network(650, 650, 1), vocabulary_size=33_278, batch_size=20, steps=35),

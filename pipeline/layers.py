@@ -119,10 +119,10 @@ def read_tokens(stack: Sequence, embedding, token_ids, states: Sequence, dropout
     gradients, what the steps of one token have in common is added up before any product.
 
     Args:
-        stack: recurrent layers with `return_sequences` and `return_state`, the lowest first. Where the fast loop of
-            one of them can't run, and where they differ in kind or type, are stateful, or have a dropout, an activity
-            regularizer or, above one another, a direction of their own, Keras calls them one by one.
-        embedding: a layer, ids (…,) → (…, E), each vector by its id alone.
+        stack: recurrent layers with `return_sequences` and `return_state`, the lowest first. Keras calls them one by
+            one where the fast loop of one of them can't run, where they differ in kind or compute type, or one of
+            several reads backwards, and where one is stateful, has an activity regularizer or, in training, dropout.
+        embedding: a layer, ids (…,) → (…, E), each vector by its id alone, without an activity regularizer.
         token_ids: (B, T) int.
         states: for each layer its states (B, U).
         dropout: a `Dropout` that stands before each layer, or None. With it each step reads another vector, and all
@@ -154,7 +154,7 @@ def read_tokens(stack: Sequence, embedding, token_ids, states: Sequence, dropout
 
 
 def _run_together(stack: Sequence, training: bool) -> bool:
-    """Whether layers are of one kind, and the fast loop of each can run on the outputs of the one below.
+    """Whether layers are of one kind and compute type, and the fast loop of each can run on what the one below returns.
 
     Not those for which Keras does more than run the loop, when it calls them. Nor on a TPU: how many tokens are
     distinct is known too late.

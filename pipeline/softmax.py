@@ -146,10 +146,11 @@ class AdaptiveSoftmax(keras.layers.Layer):
 def linear_cross_entropy(x, kernel, bias, targets, transpose_kernel: bool = False, label_smoothing: float = 0.0):
     """The negative log-likelihood of the targets under softmax(x W + b), without the logits' copies.
 
-    The usual chain of `Dense` and sparse cross-entropy holds logits, probabilities and gradients, each (N, V). Here
-    one such array lives at a time (two while likelihoods below 1e-30 are computed anew, and in half precision while it
-    is cast): what the backward pass needs, the probabilities less one at each target, overwrites the logits. First
-    derivatives only; on a processor not with `jit_compile=True`, for XLA lacks the operation that overwrites.
+    The usual chain of `Dense` and sparse cross-entropy holds logits, probabilities and gradients, each (N, V). Here,
+    inside a `tf.function`, one such array lives at a time (two while likelihoods below 1e-30 are computed anew, and in
+    half precision while it is cast): what the backward pass needs, the probabilities less one at each target,
+    overwrites the logits. First derivatives only; on a processor not with `jit_compile=True`, for XLA lacks the
+    operation that overwrites.
 
     Args:
         x: (N, U) float32, float16 or bfloat16. The matrix products have this type; all else is float32.
@@ -211,7 +212,7 @@ def _cross_entropy(targets, transpose_kernel: bool) -> Callable:
         d_logits = tf.cast(d_logits, x.dtype)
 
         def gradient(d_nats):
-            scale = tf.cast(d_nats, x.dtype)[:, tf.newaxis]  # (N, 1)
+            scale = tf.cast(tf.convert_to_tensor(d_nats), x.dtype)[:, tf.newaxis]  # (N, 1); of `tf.gather` it is sparse
             d_x = scale * tf.matmul(d_logits, first_order(kernel), transpose_b=not transpose_kernel)
             scaled = first_order(x) * scale  # (N, U)
             if transpose_kernel:
@@ -232,7 +233,7 @@ def _nats_of_logits(logits, places):
 
 
 def _less_one(array, places):
-    """An array (N, V) less one at places (N, 2), one in each row: in the same memory, if nobody else will read it."""
+    """An array (N, V) less one at places (N, 2), one a row: in a graph in the same memory, if nobody else reads it."""
     ones = tf.ones_like(array[:, 0])
     if tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"):
         return tf.tensor_scatter_nd_sub(array, places, ones)

@@ -31,7 +31,7 @@ def measure(monkeypatch, capsys):
     monkeypatch.setattr(benchmark, "PEAK_SIZE", 8)
     monkeypatch.setattr(benchmark, "PREDICTED", 1)
     monkeypatch.setattr(benchmark, "TRAIN", (setup_of(), setup_of("gru")))
-    monkeypatch.setattr(benchmark, "PRECISION", (setup_of(),))
+    monkeypatch.setattr(benchmark, "PRECISION", (setup_of(), setup_of("gru")))
     monkeypatch.setattr(benchmark, "TARGETS", setup_of(batch_size=32))
     # An adaptive softmax needs some words that are rare.
     monkeypatch.setattr(benchmark, "SOFTMAX", (setup_of(vocabulary_size=5000),))
@@ -71,10 +71,11 @@ def test_training_steps(measure):
 
 
 def test_targets_and_precision(measure):
-    status, (_, targets, precision), _ = measure("targets", "precision")
+    status, (_, targets, *precisions), _ = measure("targets", "precision")
     assert status == 0 and set(targets) >= FIELDS | {"targets_per_second", "versus_targets_per_second"}
     assert (targets["name"], targets["versus"], targets["unit"]) == ("language_model", "document_000", "target")
-    assert (precision["name"], precision["versus"]) == ("mixed_bfloat16", "float32")
+    assert [line["what"].split()[0] for line in precisions] == ["LSTM", "GRU"]
+    assert {(line["name"], line["versus"]) for line in precisions} == {("mixed_bfloat16", "float32")}
 
 
 @pytest.mark.skipif(not HAS_SOFTMAX, reason="there is no adaptive softmax")

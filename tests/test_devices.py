@@ -189,7 +189,7 @@ def test_one_asks_all_to_stop(text_file, tmp_path):
         ("mixed_bfloat16", ["avx512_bf16", "amx_bf16"], ""),
         ("mixed_bfloat16", ["avx2", "avx512_bf16"], "mixed_bfloat16 is slower than float32 here"),
         ("mixed_bfloat16", ["avx2"], "mixed_bfloat16 is slower than float32 here"),
-        ("mixed_float16", ["avx512_bf16"], "mixed_float16 is slower than float32 here"),
+        ("mixed_float16", ["avx512_bf16", "amx_bf16"], "mixed_float16 is slower than float32 here"),
     ],
 )
 def test_advice_on_the_precision(precision, flags, said, monkeypatch):

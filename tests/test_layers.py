@@ -399,7 +399,7 @@ def test_layers_side_by_side_in_half_precision(cell, policy, tolerance, rate):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_last_state_may_have_a_sparse_gradient(cell):
-    """`tf.gather` gives one, and here of as many rows as the state's are named twice."""
+    """`tf.gather` gives one: here of as many rows as the state has, one of them named twice."""
 
     def last_rows(stack, embedding, ids, states, dropout, training):
         outputs, last = layers.read_tokens(stack, embedding, ids, states, dropout, training)
@@ -415,17 +415,19 @@ def test_a_last_state_may_have_a_sparse_gradient(cell):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_layers_for_which_keras_does_more_are_called(cell):
-    def stack(*options):
-        made = [getattr(layers, cell)(3, return_sequences=True, return_state=True, **o) for o in options]
-        for layer in made:
-            layer.build((2, None, 3))
-        return made
+def test_which_layers_run_together(cell):
+    def made(cell=cell, **options):
+        layer = getattr(layers, cell)(3, return_sequences=True, return_state=True, **options)
+        layer.build((2, None, 3))
+        return layer
 
-    def is_one(*options):
-        return layers._run_together(stack(*options), training=True)
+    def together(*stack, training=True):
+        return layers._run_together(stack, training)
 
-    assert is_one({}, {}) and is_one({"go_backwards": True})
+    assert together(made(), made()) and together(made(go_backwards=True))
+    assert together(made(), made(dropout=0.5), training=False)
+    assert not together(made("LSTM"), made("GRU"))
+    assert not together(getattr(layers, cell)(3))  # what has no weights yet
     for other in (
         {"stateful": True},
         {"activity_regularizer": "l2"},
@@ -434,7 +436,7 @@ def test_layers_for_which_keras_does_more_are_called(cell):
         {"dtype": "mixed_bfloat16"},
         {"unroll": True},
     ):
-        assert not is_one({}, other), other
+        assert not together(made(), made(**other)) and not together(made(**other), made()), other
 
 
 @pytest.mark.parametrize(

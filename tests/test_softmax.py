@@ -27,6 +27,9 @@ def assert_same(ours, theirs, tolerance=1e-5):
 
 # === Full softmax and loss in one ===
 
+KERNEL, TARGETS = tf.constant([[0.5, -1.0, 2.0, 0.0], [1.0, 0.5, -0.5, -2.0]]), tf.constant([3, 0, 2])
+X = tf.constant([[1.0, 2.0], [-1.0, 0.5], [0.0, 3.0]])
+
 
 def stock_loss(x, kernel, bias, targets, transpose_kernel):
     logits = tf.matmul(x, kernel, transpose_b=transpose_kernel) + (0 if bias is None else bias)
@@ -72,15 +75,25 @@ def test_linear_cross_entropy_with_extreme_logits_has_keras_gradients():
     assert_same(*results)
 
 
+@pytest.mark.parametrize("in_graph", [True, False])
+def test_the_losses_may_have_a_sparse_gradient(in_graph):
+    """`tf.gather` gives one: here of as many rows as there are losses, one of them named twice."""
+
+    def gradients(function):
+        with tf.GradientTape() as tape:
+            tape.watch([X, KERNEL])
+            nats = tf.gather(function(X, KERNEL, None, TARGETS, False), [0, 0, 1])
+        return tape.gradient(nats, [X, KERNEL])
+
+    run = tf.function(gradients) if in_graph else gradients
+    assert_same(run(linear_cross_entropy), gradients(stock_loss))
+
+
 @pytest.mark.parametrize("nats", [0.0, 1e-3, 50.0, 69.0, 69.2, 87.0, 88.5, 104.0, 200.0])
 def test_likelihoods_around_the_least_that_is_read_off_are_exact(nats):
     kernel = tf.constant([[0.0, -nats]])  # 10⁻³⁰ is 69.08 nats, and the least float32 103.3
     ours = linear_cross_entropy(tf.ones((2, 1)), kernel, None, tf.constant([0, 1]))
     np.testing.assert_allclose(ours, [np.log1p(np.exp(-nats)), nats + np.log1p(np.exp(-nats))], rtol=1e-6, atol=1e-6)
-
-
-KERNEL, TARGETS = tf.constant([[0.5, -1.0, 2.0, 0.0], [1.0, 0.5, -0.5, -2.0]]), tf.constant([3, 0, 2])
-X = tf.constant([[1.0, 2.0], [-1.0, 0.5], [0.0, 3.0]])
 
 
 def two_losses(function, x, kernel):
