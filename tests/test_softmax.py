@@ -114,7 +114,9 @@ def logits_of_the_same(function, x, kernel):
 
 
 def a_loop_of_losses(function, x, kernel):
-    add = lambda i, total: (i + 1, total + function(x, kernel, None, TARGETS, False))  # noqa: E731
+    def add(i, total):
+        return i + 1, total + function(x, kernel, None, TARGETS, False)
+
     return tf.while_loop(lambda i, _: i < 3, add, (0, tf.zeros([3])))[1]
 
 
