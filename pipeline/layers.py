@@ -19,6 +19,7 @@ import keras
 import tensorflow as tf
 
 COLUMNS_FROM = 32  # rows of a batch; a higher matrix than that is multiplied faster from the other side
+COLUMNS_FROM_IN_HALF = 4  # the same in half precision, where AMX is fast if it is the large matrix that stands left
 PIECES = 4  # of a small batch's steps: while a layer is at one, the layer below is at the next
 FIRST_ORDER = "The fast recurrent layers have first derivatives only; use Keras' own LSTM or GRU for higher ones."
 
@@ -210,7 +211,7 @@ class _Layout(NamedTuple):
     def product(self, matrix) -> Callable:
         """The function that multiplies every row of a batch (B, U) by a matrix (U, Z); the latter is turned once."""
         turned = self.turn(matrix)
-        return lambda x: tf.matmul(turned, x) if self.by_columns else tf.matmul(x, turned)
+        return lambda x: product(turned, x) if self.by_columns else product(x, turned)
 
     def split(self, z, number: int) -> list:
         """Cuts the units into so many equal parts, such as gates."""
@@ -223,7 +224,8 @@ class _Layout(NamedTuple):
 
 def _layout(state) -> _Layout:
     """Returns the layout for a batch as large as that of a state (B, U); of unknown size, rows."""
-    return _Layout(by_columns=(state.shape[0] or 0) >= COLUMNS_FROM)
+    least = COLUMNS_FROM_IN_HALF if state.dtype.size == 2 else COLUMNS_FROM
+    return _Layout(by_columns=(state.shape[0] or 0) >= least)
 
 
 # === All steps ===
@@ -254,7 +256,7 @@ def _all_steps(stack: Sequence, x, which, states: Sequence, mask, training, nois
     x, which = (steps, None) if which is None else (x, steps)
     weights = [[layer.cell.kernel, layer.cell.recurrent_kernel, layer.cell.bias] for layer in stack]
     tensors = [x, tf.nest.pack_sequence_as(states, flat), weights, list(noises)]
-    tensors = tf.nest.map_structure(lambda tensor: tf.cast(tensor, top.compute_dtype), tensors)
+    tensors = _cast(tensors, top.compute_dtype)
     hidden, last = _recurrence(top._kind, training, mask, which, _pieces(len(stack), steps))(*tensors)
     outputs = hidden if mask is None else tf.where(top._shown(mask), hidden, tf.zeros_like(hidden))  # (T, B, U)
     return _swapped(outputs), last
@@ -287,7 +289,7 @@ def _recurrence(kind: type, training, mask, which, pieces: Sequence[slice]) -> C
 
     @tf.custom_gradient
     def recurrence(x, states, weights, noises):
-        layout, last = _layout(states[0][0]), list(states)
+        layout, last = _layout(states[0][0]), _cast(states, wide(x.dtype))
         stack = [kind(layout, *layer_weights) for layer_weights in weights]
         inputs, hidden, saved = ([[] for _ in stack] for _ in range(3))  # by layers, then by pieces
         first = _project(layout, x, which, stack[0].kernel, stack[0].input_bias)
@@ -307,7 +309,7 @@ def _recurrence(kind: type, training, mask, which, pieces: Sequence[slice]) -> C
 
         def gradient(d_hidden, *d_last):
             d_last = [tf.convert_to_tensor(d_state) for d_state in d_last]  # of `tf.gather` they are sparse
-            d_states = tf.nest.pack_sequence_as(last, d_last)
+            d_states = _cast(tf.nest.pack_sequence_as(last, d_last), wide(x.dtype))
             transposed = [tf.transpose(layer.recurrent_kernel) for layer in stack]
             d_sums = [[] for _ in stack]  # by layers, then by pieces
             for k, piece in reversed([*enumerate(pieces)]):
@@ -331,9 +333,10 @@ def _recurrence(kind: type, training, mask, which, pieces: Sequence[slice]) -> C
                 ]
                 for i, layer in enumerate(stack)
             ]
-            return _input_gradient(d_read[0], stack[0].kernel), d_states, d_weights, [None for _ in noises]
+            d_x = _input_gradient(d_read[0], stack[0].kernel)
+            return d_x, _cast(d_states, x.dtype), d_weights, [None for _ in noises]
 
-        return (hidden[-1], last), gradient
+        return (hidden[-1], _cast(last, x.dtype)), gradient
 
     return recurrence
 
@@ -360,7 +363,7 @@ class _LSTMSteps(NamedTuple):
     def forward(self, projected) -> Callable:
         """The step of `_forward_loop`, given x W + b of all steps."""
         from_state = self.layout.product(self.recurrent_kernel)
-        return lambda t, h, c: lstm_gates(self.layout.split(from_state(h) + projected[t], 4), c)
+        return lambda t, h, c: lstm_gates(self.layout.split(from_state(h) + _wide(projected[t]), 4), c)
 
     def backward(self, saved: list, transposed) -> Callable:
         """The step of `_backward_loop`, given what the forward steps kept, and Uᵀ."""
@@ -372,6 +375,7 @@ class _LSTMSteps(NamedTuple):
             d_c += _tanh_gradient(squashed, d_h * o)
             d_i, d_f = _sigmoid_gradient(i, d_c * g), _sigmoid_gradient(f, d_c * c)
             d_z = self.layout.concat([d_i, d_f, _tanh_gradient(g, d_c * i), d_o])
+            d_z = tf.cast(d_z, transposed.dtype)
             return (to_state(d_z), d_c * f), (d_z,)
 
         return step
@@ -409,8 +413,13 @@ class _GRUSteps(NamedTuple):
 
     def forward(self, projected) -> Callable:
         layout = self.layout
-        from_state, inner_bias = layout.product(self.recurrent_kernel), layout.turn(self.bias[1][tf.newaxis])
-        return lambda t, h: gru_gates(layout.split(projected[t], 3), layout.split(from_state(h) + inner_bias, 3), h)
+        from_state, inner_bias = layout.product(self.recurrent_kernel), _wide(layout.turn(self.bias[1][tf.newaxis]))
+
+        def step(t, h):
+            from_input = _wide(projected[t])
+            return gru_gates(layout.split(from_input, 3), layout.split(from_state(h) + inner_bias, 3), h)
+
+        return step
 
     def backward(self, saved: list, transposed) -> Callable:
         layout, to_state = self.layout, self.layout.product(transposed)
@@ -420,8 +429,8 @@ class _GRUSteps(NamedTuple):
             carried = d_h * z
             d_n = _tanh_gradient(n, d_h - carried)
             d_z, d_r = _sigmoid_gradient(z, d_h * (h - n)), _sigmoid_gradient(r, d_n * h_n)
-            d_inner = layout.concat([d_z, d_r, d_n * r])  # of h U + b′
-            d_outer = layout.concat([d_z, d_r, d_n])  # of x W + b
+            sums = [layout.concat([d_z, d_r, d_n * r]), layout.concat([d_z, d_r, d_n])]  # of h U + b′, of x W + b
+            d_inner, d_outer = _cast(sums, transposed.dtype)
             return (to_state(d_inner) + carried,), (d_inner, d_outer)
 
         return step
@@ -450,10 +459,11 @@ def _forward_loop(layout: _Layout, step: Callable, num_saved: int, training, mas
         num_saved: how many tensors it saves.
         training, mask: as of `inner_loop`, mask with time first.
         projected: what `_project` returned.
-        states: rows, (B, U).
+        states: rows, (B, U), `wide` as what is saved.
 
     Returns:
-        The last states, the first state of all steps (T, B, U), and the saved values by t, for `_at`.
+        The last states, the first state of all steps (T, B, U) in the type of `projected`, and the saved values by t,
+        for `_at`.
     """
 
     def masked_step(t, *states):
@@ -461,10 +471,11 @@ def _forward_loop(layout: _Layout, step: Callable, num_saved: int, training, mas
         if mask is not None:
             shown = layout.turn(mask[t])
             new_states = [tf.where(shown, new, old) for new, old in zip(new_states, states, strict=True)]
-        return new_states, (new_states[0], *saved)
+        return new_states, (tf.cast(new_states[0], projected.dtype), *saved)
 
     first = [layout.turn(state) for state in states]
-    last, (outputs, *saved) = _loop(masked_step, 1 + num_saved, tf.shape(projected)[0], first)
+    dtypes = [projected.dtype, *[first[0].dtype] * num_saved]
+    last, (outputs, *saved) = _loop(masked_step, dtypes, tf.shape(projected)[0], first)
     outputs = layout.turn(outputs.stack())  # all at once: small transpositions cost more than large ones
     outputs.set_shape([projected.shape[0], *states[0].shape])
     if not training:
@@ -480,15 +491,16 @@ def _backward_loop(layout: _Layout, step: Callable, num_values: int, mask, d_out
         layout, step, mask: as of `_forward_loop`.
         num_values: how many tensors the step returns besides the gradients of its states.
         d_outputs: the gradients of the outputs (T, B, U).
-        d_states: rows, the gradients of the last states (B, U).
+        d_states: rows, the gradients of the last states (B, U), `wide`.
 
     Returns:
-        The gradients of the initial states (B, U), and each of the values of all steps (T, B, Z).
+        The gradients of the initial states (B, U), and each of the values of all steps (T, B, Z), in the type of
+        `d_outputs`.
     """
     d_outputs = layout.turn(d_outputs)
 
     def masked_step(t, d_hidden, *d_others):
-        d_states = (d_hidden + d_outputs[t], *d_others)
+        d_states = (d_hidden + _wide(d_outputs[t]), *d_others)
         if mask is None:
             return step(t, *d_states)
         shown, zeros = layout.turn(mask[t]), tf.zeros_like(d_hidden)
@@ -497,14 +509,18 @@ def _backward_loop(layout: _Layout, step: Callable, num_values: int, mask, d_out
         return [new + old for new, old in zip(d_new, d_old, strict=True)], values
 
     d_states = [layout.turn(d_state) for d_state in d_states]
-    d_first, arrays = _loop(masked_step, num_values, tf.shape(d_outputs)[0], d_states, backwards=True)
+    dtypes = [d_outputs.dtype] * num_values
+    d_first, arrays = _loop(masked_step, dtypes, tf.shape(d_outputs)[0], d_states, backwards=True)
     return [layout.turn(d_state) for d_state in d_first], [layout.turn(array.stack()) for array in arrays]
 
 
-def _loop(step: Callable, num_values: int, steps, states: Sequence, backwards: bool = False):
-    """Runs `step(t, *states) → (states, values)` for every t; returns the last states and the values, by t."""
+def _loop(step: Callable, dtypes: Sequence, steps, states: Sequence, backwards: bool = False):
+    """Runs `step(t, *states) → (states, values)` for every t; returns the last states and the values, by t.
+
+    `dtypes` are those of the values.
+    """
     # Nothing is copied when such an array is written or read: it holds the tensors of the steps themselves.
-    arrays = [tf.TensorArray(states[0].dtype, steps, clear_after_read=False) for _ in range(num_values)]
+    arrays = [tf.TensorArray(dtype, steps, clear_after_read=False) for dtype in dtypes]
 
     def body(k, states, arrays):
         t = steps - 1 - k if backwards else k
@@ -521,6 +537,33 @@ def _loop(step: Callable, num_values: int, steps, states: Sequence, backwards: b
 def _at(t, saved: list) -> list:
     """What the forward loop saved at step t, from TensorArrays or stacked tensors."""
     return [values.read(t) if isinstance(values, tf.TensorArray) else values[t] for values in saved]
+
+
+# === Types ===
+
+
+def wide(dtype: tf.DType) -> tf.DType:
+    """The type of gates and states, given that of the kernels: half precision is for products alone.
+
+    A processor computes single numbers several times as fast in float32 as in bfloat16, and a state that is rounded at
+    every step forgets what is small.
+    """
+    return tf.float32 if dtype.size == 2 else dtype
+
+
+def product(a, b):
+    """The product of a kernel and a state, in the kernel's type, which is the narrower one; the result is `wide`."""
+    dtype = min(a.dtype, b.dtype, key=lambda dtype: dtype.size)
+    return _wide(tf.matmul(tf.cast(a, dtype), tf.cast(b, dtype)))
+
+
+def _wide(x):
+    return tf.cast(x, wide(x.dtype))
+
+
+def _cast(values, dtype: tf.DType):
+    """A nested structure of tensors in another type."""
+    return tf.nest.map_structure(lambda tensor: tf.cast(tensor, dtype), values)
 
 
 # === Products over all steps ===

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from pipeline.layers import gru_gates, is_standard, lstm_gates
+from pipeline.layers import gru_gates, is_standard, lstm_gates, product, wide
 
 LARGEST_TABLE = 256  # tokens, up to which it pays to project all of them before the first step
 
@@ -87,13 +87,16 @@ def _cell(layer: keras.layers.RNN) -> _Cell:
     cell = layer.cell
     if not (isinstance(layer, (keras.layers.LSTM, keras.layers.GRU)) and is_standard(cell)):
         return _keras_cell(cell)
-    weights = [tf.cast(w, cell.compute_dtype) for w in (cell.kernel, cell.recurrent_kernel, cell.bias)]
-    begin, project, advance = (_lstm if isinstance(layer, keras.layers.LSTM) else _gru)(*weights)
-    return _Cell(
-        lambda states: begin([tf.cast(state, cell.compute_dtype) for state in states]),
-        lambda x: project(tf.cast(x, cell.compute_dtype)),
-        advance,
-    )
+    dtype = tf.as_dtype(cell.compute_dtype)
+    kernel, recurrent = (tf.cast(weight, dtype) for weight in (cell.kernel, cell.recurrent_kernel))
+    make = _lstm if isinstance(layer, keras.layers.LSTM) else _gru
+    begin, project, advance = make(kernel, recurrent, tf.cast(cell.bias, wide(dtype)))
+
+    def advance_and_round(projected, carried):
+        output, carried = advance(projected, carried)
+        return tf.cast(output, dtype), carried
+
+    return _Cell(lambda states: begin([tf.cast(state, wide(dtype)) for state in states]), project, advance_and_round)
 
 
 def _keras_cell(cell) -> _Cell:
@@ -106,23 +109,23 @@ def _keras_cell(cell) -> _Cell:
 
 def _lstm(kernel, recurrent, bias) -> _Cell:
     def begin(states):
-        return tf.nn.bias_add(tf.matmul(states[0], recurrent), bias), *states  # (B, 4U), (B, U), (B, U)
+        return tf.nn.bias_add(product(states[0], recurrent), bias), *states  # (B, 4U), (B, U), (B, U)
 
     def advance(projected, carried):
         from_state, _, cell = carried
         states, _ = lstm_gates(tf.split(projected + from_state, 4, axis=1), cell)
         return states[0], begin(states)
 
-    return _Cell(begin, lambda x: tf.matmul(x, kernel), advance)
+    return _Cell(begin, lambda x: product(x, kernel), advance)
 
 
 def _gru(kernel, recurrent, bias) -> _Cell:
     def begin(states):
-        return tf.nn.bias_add(tf.matmul(states[0], recurrent), bias[1]), *states  # (B, 3U), (B, U)
+        return tf.nn.bias_add(product(states[0], recurrent), bias[1]), *states  # (B, 3U), (B, U)
 
     def advance(projected, carried):
         from_state, hidden = carried
         states, _ = gru_gates(tf.split(projected, 3, axis=1), tf.split(from_state, 3, axis=1), hidden)
         return states[0], begin(states)
 
-    return _Cell(begin, lambda x: tf.nn.bias_add(tf.matmul(x, kernel), bias[0]), advance)
+    return _Cell(begin, lambda x: tf.nn.bias_add(product(x, kernel), bias[0]), advance)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline import layers
+from pipeline import layers, stepping
 
 CELLS = ("LSTM", "GRU")
 SIZES = [(3, 4, 5, 4), (1, 2, 3, 16), (5, 1, 1, 1)]  # B, T, E, U
@@ -78,7 +78,8 @@ def assert_same(ours, theirs, tolerance=1e-5):
 @pytest.fixture(params=["rows", "columns"])
 def layout(request, monkeypatch):
     """How the loops hold a batch, whatever its size."""
-    monkeypatch.setattr(layers, "COLUMNS_FROM", {"rows": 1000, "columns": 1}[request.param])
+    for name in ("COLUMNS_FROM", "COLUMNS_FROM_IN_HALF"):
+        monkeypatch.setattr(layers, name, {"rows": 1000, "columns": 1}[request.param])
 
 
 # === Agreement with Keras ===
@@ -142,6 +143,35 @@ def test_mixed_precision(cell, policy, tolerance, layout):
     ours, theirs = (outputs_and_gradients(layer, x, []) for layer in (fast, stock))
     assert ours[0].dtype == fast.compute_dtype and ours[-1].dtype == tf.float32
     assert_same(ours, theirs, tolerance)
+
+
+def counter(cell, dtype):
+    """A layer whose state does not depend on its input: c ← c + 1 for LSTM, h ← h + (1 − h) / 404 for GRU."""
+    layer = getattr(layers, cell)(2, return_sequences=True, return_state=True, dtype=dtype)
+    layer.build((None, None, 3))
+    gates = {"LSTM": (100.0, 100.0, 100.0, 100.0), "GRU": (6.0, 100.0, 100.0)}[cell]  # σ(6) = 403 / 404
+    bias = np.repeat(gates, 2)
+    bias = np.stack([bias, np.zeros_like(bias)]) if cell == "GRU" else bias
+    layer.set_weights([np.zeros(layer.cell.kernel.shape), np.zeros(layer.cell.recurrent_kernel.shape), bias])
+    return layer
+
+
+COUNTED = {"LSTM": 400.0, "GRU": 1 - (403 / 404) ** 400}  # by 400 steps
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_states_are_not_rounded_at_every_step(cell, policy, layout):
+    """Keras' own count to 256 in bfloat16, and no further: 256 + 1 is 256 there."""
+    layer = counter(cell, policy)
+    x = tf.zeros((3, 400, 3))
+    _, *states = layer(x)
+    np.testing.assert_allclose(tf.cast(states[-1], tf.float32), np.full((3, 2), COUNTED[cell]), rtol=0.01)
+    stepper = stepping.stepper([layer], lambda token_ids: tf.gather(x[:, 0], token_ids), vocabulary_size=3)
+    carried = stepper.begin([layer.get_initial_state(3)])
+    for _ in range(400):
+        _, carried = stepper.step(tf.range(3), carried)
+    np.testing.assert_allclose(carried[0][-1], np.full((3, 2), COUNTED[cell]), rtol=0.01)
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -55,6 +55,19 @@ def test_steps_are_those_of_keras_cells(cell, options, table, monkeypatch):
             np.testing.assert_allclose(part, known_part, atol=1e-5)
 
 
+@pytest.mark.parametrize("cell", [layers.LSTM, layers.GRU])
+@pytest.mark.parametrize("policy, tolerance", [("mixed_float16", 0.01), ("mixed_bfloat16", 0.05)])
+def test_steps_in_half_precision_are_those_of_the_whole_pass(cell, policy, tolerance):
+    recurrent, embedding, states = stack_of(cell, dtype=policy, return_sequences=True, return_state=True)
+    stepper = stepping.stepper(recurrent, embedding, V)
+    carried, ids = stepper.begin(states), tf.constant([[0, 2, 5], [6, 1, 5], [6, 3, 5]])
+    whole, _ = layers.read_tokens(recurrent, embedding, ids, states)
+    for t in range(3):
+        output, carried = stepper.step(ids[:, t], carried)
+        assert output.dtype == whole.dtype
+        np.testing.assert_allclose(tf.cast(output, float), tf.cast(whole[:, t], float), atol=tolerance)
+
+
 def test_a_small_vocabulary_is_projected_before_the_loop(monkeypatch):
     recurrent, embedding, states = stack_of(keras.layers.LSTM)
     asked = []
