@@ -85,6 +85,9 @@ class LSTM(_FastLoop, keras.layers.LSTM):
     `implementation=1`, `use_cudnn=True`, or other activations than tanh and sigmoid. The fast loop has first
     derivatives only: asking for second ones is an error. What is traced with `training=True` can't be exported.
 
+    In half precision only the products are: gates, and states from step to step, are float32, which Keras rounds each
+    time. What goes in and out has the layer's compute type.
+
     A saved model names the layer `keras.layers.LSTM`, so it can be loaded without this module; to load it as this
     class, pass `custom_objects={"LSTM": LSTM}`. `Bidirectional` makes its second layer in the same way: Keras' own,
     unless it is given as `backward_layer`.
@@ -374,8 +377,7 @@ class _LSTMSteps(NamedTuple):
             d_o = _sigmoid_gradient(o, d_h * squashed)
             d_c += _tanh_gradient(squashed, d_h * o)
             d_i, d_f = _sigmoid_gradient(i, d_c * g), _sigmoid_gradient(f, d_c * c)
-            d_z = self.layout.concat([d_i, d_f, _tanh_gradient(g, d_c * i), d_o])
-            d_z = tf.cast(d_z, transposed.dtype)
+            d_z = tf.cast(self.layout.concat([d_i, d_f, _tanh_gradient(g, d_c * i), d_o]), transposed.dtype)
             return (to_state(d_z), d_c * f), (d_z,)
 
         return step
@@ -386,7 +388,10 @@ class _LSTMSteps(NamedTuple):
 
 
 def lstm_gates(z: Sequence, c):
-    """One step from the sums of the gates i, f, g and o and the old cell state: (h, c), and what a gradient needs."""
+    """One step from the sums of the gates i, f, g and o and the old cell state: (h, c), and what a gradient needs.
+
+    All tensors are of one type, a `wide` one.
+    """
     i, f, g, o = tf.sigmoid(z[0]), tf.sigmoid(z[1]), tf.tanh(z[2]), tf.sigmoid(z[3])
     new_c = f * c + i * g
     squashed = tf.tanh(new_c)
@@ -413,7 +418,7 @@ class _GRUSteps(NamedTuple):
 
     def forward(self, projected) -> Callable:
         layout = self.layout
-        from_state, inner_bias = layout.product(self.recurrent_kernel), _wide(layout.turn(self.bias[1][tf.newaxis]))
+        from_state, inner_bias = layout.product(self.recurrent_kernel), layout.turn(_wide(self.bias[1][tf.newaxis]))
 
         def step(t, h):
             from_input = _wide(projected[t])
@@ -429,8 +434,8 @@ class _GRUSteps(NamedTuple):
             carried = d_h * z
             d_n = _tanh_gradient(n, d_h - carried)
             d_z, d_r = _sigmoid_gradient(z, d_h * (h - n)), _sigmoid_gradient(r, d_n * h_n)
-            sums = [layout.concat([d_z, d_r, d_n * r]), layout.concat([d_z, d_r, d_n])]  # of h U + b′, of x W + b
-            d_inner, d_outer = _cast(sums, transposed.dtype)
+            d_inner = tf.cast(layout.concat([d_z, d_r, d_n * r]), transposed.dtype)  # of h U + b′
+            d_outer = tf.cast(layout.concat([d_z, d_r, d_n]), transposed.dtype)  # of x W + b
             return (to_state(d_inner) + carried,), (d_inner, d_outer)
 
         return step
