@@ -44,9 +44,13 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 import pipeline  # noqa: E402
-from pipeline import corpus, gates, memory, models, plots, presets, tokenizer  # noqa: E402
-from pipeline.dataset import training_batches  # noqa: E402
-from pipeline.token_files import prepare  # noqa: E402
+from pipeline.data import corpus, tokenizer  # noqa: E402
+from pipeline.data.batching import training_batches  # noqa: E402
+from pipeline.data.token_cache import prepare  # noqa: E402
+from pipeline.evaluation import plots  # noqa: E402
+from pipeline.lessons import gates, memory_task  # noqa: E402
+from pipeline.models import families  # noqa: E402
+from pipeline.presets import presets  # noqa: E402
 
 # %matplotlib inline
 tf.get_logger().setLevel("WARNING")
@@ -156,7 +160,7 @@ for row in (0, 1):
 # The network itself is the document's, layer by layer ([`models/documents.py`](../pipeline/models/documents.py)):
 
 # %%
-networks = {cell: models.build(configs[cell].model, words.vocabulary_size) for cell in CELLS}
+networks = {cell: families.build(configs[cell].model, words.vocabulary_size) for cell in CELLS}
 networks["lstm"].summary()
 
 # %% [markdown]
@@ -232,7 +236,7 @@ plots.gates(inside(runs["rnn"]), tokens_of_sentence, title="RNN")
 # word behind "And the LORD said unto":
 
 # %%
-network = models.family(config.model).decoder(runs["lstm"].model)
+network = families.family(config.model).decoder(runs["lstm"].model)
 prompt_ids = [words.start_id, *words.tokenize(tf.constant(["And the LORD said unto"]))[0].numpy()]
 memory_, state = network.start(tf.constant([prompt_ids[:-1]] * 2))
 logits = network.step(tf.constant([prompt_ids[-1]] * 2), memory_, state)[0][0].numpy()
@@ -325,11 +329,11 @@ for name, run in (("the last step", runs["lstm"]), ("every step", every_run)):
 sizes = {}
 for cell in CELLS:
     keras.utils.set_random_seed(1)
-    sizes[cell] = memory.gradient_by_step(memory.build(cell, LAGS[-1]), *memory.examples(LAGS[-1], 64))
+    sizes[cell] = memory_task.gradient_by_step(memory_task.build(cell, LAGS[-1]), *memory_task.examples(LAGS[-1], 64))
 for cell in ("lstm", "gru"):
     keras.utils.set_random_seed(1)
-    closed = memory.build(cell, LAGS[-1], open_gates=False)
-    sizes[f"{cell}, Keras' own biases"] = memory.gradient_by_step(closed, *memory.examples(LAGS[-1], 64))
+    closed = memory_task.build(cell, LAGS[-1], open_gates=False)
+    sizes[f"{cell}, Keras' own biases"] = memory_task.gradient_by_step(closed, *memory_task.examples(LAGS[-1], 64))
 plots.gradients(sizes)
 
 # %% [markdown]
@@ -340,7 +344,7 @@ plots.gradients(sizes)
 # in a plain one there is nothing to set. What comes of it, after the same training for all:
 
 # %%
-results = [memory.run(cell, lag, steps=MEMORY_STEPS) for cell in CELLS for lag in LAGS]
+results = [memory_task.run(cell, lag, steps=MEMORY_STEPS) for cell in CELLS for lag in LAGS]
 print("lag  ", *(f"{lag:5}" for lag in LAGS))
 for cell in CELLS:
     print(f"{cell:5}", *(f"{r.accuracy:5.2f}" for r in results if r.cell == cell))

@@ -62,9 +62,12 @@ import tensorflow as tf  # noqa: E402
 from IPython.display import display  # noqa: E402
 
 import pipeline  # noqa: E402
-from pipeline import dataset, metrics, models, pair_sources, pairs, plots, presets, token_files, tokenizer  # noqa: E402
-from pipeline.config import Document001Config  # noqa: E402
-from pipeline.text_model import text_model  # noqa: E402
+from pipeline.data import batching, pair_sources, pairs, token_cache, tokenizer  # noqa: E402
+from pipeline.decoding.signatures import text_model  # noqa: E402
+from pipeline.evaluation import plots, references  # noqa: E402
+from pipeline.models import families  # noqa: E402
+from pipeline.models.documents.config import Document001Config  # noqa: E402
+from pipeline.presets import presets  # noqa: E402
 
 # %matplotlib inline
 tf.get_logger().setLevel("ERROR")  # several networks in one process: TensorFlow warns that it compiles often
@@ -140,8 +143,8 @@ print(write.vocabulary_size, "in the targets:", write.vocabulary)
 # %%
 def padded(split, write, read, folder):
     """All pairs of a split as one batch: (source ids (N, S), inputs (N, T)), targets (N, T), weights (N, T)."""
-    file = token_files.write_pairs(split, write, read, folder)
-    return dataset.Pairs(file, file.documents, source_length=1000, sequence_length=1000).batch(epoch=0, index=0)
+    file = token_cache.write_pairs(split, write, read, folder)
+    return batching.Pairs(file, file.documents, source_length=1000, sequence_length=1000).batch(epoch=0, index=0)
 
 
 (source_ids, input_ids), target_ids, weights = padded(text.training, write, read, FOLDER)
@@ -327,7 +330,7 @@ print(f"padding: {1 - word_weights.mean():.0%} of the targets {word_targets.shap
 
 # %%
 keras.utils.set_random_seed(1)
-writer = models.build(
+writer = families.build(
     Document001Config(latent_dim=64), len(letters.vocabulary), source_vocabulary_size=len(letters.vocabulary)
 )
 writer.compile(
@@ -349,7 +352,7 @@ for name in ("accuracy", "accuracy_without_padding"):
 # written does, as long as there is nothing to mask. Where there is, they part: the mask is what is put right.
 
 # %%
-project = models.build(
+project = families.build(
     Document001Config(latent_dim=latent_dim), num_decoder_tokens, source_vocabulary_size=num_encoder_tokens
 )
 project.set_weights(model.get_weights())
@@ -489,7 +492,7 @@ print(f"{reads} steps of an LSTM for {len(made) - 1} tokens: source and beginnin
 # one loop serves all. By hand, with attention:
 
 # %%
-network = models.family(attending.config.model).decoder(attending.model)
+network = families.family(attending.config.model).decoder(attending.model)
 rows = network.least_rows  # of fewer rows the last digits would differ
 memory, state = network.start(tf.repeat(source_row, rows, axis=0))
 made = [START]
@@ -526,7 +529,7 @@ beams = pipeline.generate(unsure, asked, beam_width=8, length_penalty=0.0)
 drawn = pipeline.generate(unsure, asked, temperature=1.0)
 for name, made in (("greedy", greedy), ("beam search", beams), ("drawn", drawn)):
     mean = np.mean([generated.log_probability for generated in made])
-    match = metrics.exact_match([generated.text for generated in made], right)
+    match = references.exact_match([generated.text for generated in made], right)
     print(f"{name:12} mean log-probability {mean:7.3f}, right {match:.1%}")
 
 # %% [markdown]
@@ -593,7 +596,7 @@ vector = train("reverse-without", presets.reverse(), [*REVERSE, "model.attention
 some = [pair.source for pair in itertools.islice(words.test, SEARCHED)]
 for name, run in (("one vector", vector), ("attention", backwards)):
     outputs = [generated.text for generated in pipeline.generate(run, some, temperature=0)]
-    groups = metrics.by_length(some, outputs, [[word[::-1]] for word in some], [len(word) for word in some])
+    groups = references.by_length(some, outputs, [[word[::-1]] for word in some], [len(word) for word in some])
     print(f"{name:11}", "  ".join(f"{group['source_tokens']:>5}: {group['exact_match']:4.0%}" for group in groups))
 
 # %% [markdown]

@@ -57,9 +57,13 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 import pipeline  # noqa: E402
-from pipeline import corpus, dataset, evaluation, gates, models, plots, presets, token_files, tokenizer  # noqa: E402
 from pipeline.config import TokenizerConfig  # noqa: E402
-from pipeline.models import documents  # noqa: E402
+from pipeline.data import batching, corpus, token_cache, tokenizer  # noqa: E402
+from pipeline.evaluation import likelihood, plots  # noqa: E402
+from pipeline.lessons import gates  # noqa: E402
+from pipeline.models import families  # noqa: E402
+from pipeline.models.documents import network as documents  # noqa: E402
+from pipeline.presets import presets  # noqa: E402
 
 tf.get_logger().setLevel("WARNING")
 
@@ -328,10 +332,10 @@ print(characters.detokenize(ids).numpy()[0].decode())
 
 # %%
 digest = characters.save(FOLDER / "tokenizer")
-splits = token_files.prepare(text, config.corpus, characters, digest, CACHE)
+splits = token_cache.prepare(text, config.corpus, characters, digest, CACHE)
 label = np.array([token.replace(" ", "␣").replace("\n", "⏎") for token in characters.vocabulary])
 
-strands = dataset.Strands(splits["training"], batch_size=3, sequence_length=8, last=True)
+strands = batching.Strands(splits["training"], batch_size=3, sequence_length=8, last=True)
 inputs, targets, weights = strands.batch(epoch=0, index=0)  # (B, T) each
 for name, part in (("inputs", label[inputs]), ("targets", label[targets]), ("weights", weights)):
     print(name, *(" ".join(map(str, row)) for row in part), sep="\n   ")
@@ -365,7 +369,7 @@ print(inspect.getsource(documents.document_003))
 
 # %%
 keras.utils.set_random_seed(config.training.seed)
-model = models.build(config.model, V)
+model = families.build(config.model, V)
 model.summary()
 
 # %% [markdown]
@@ -681,7 +685,7 @@ plt.show()
 # number by number, with a limit that cuts one number in a hundred.
 
 # %%
-batches = dataset.training_batches(splits["training"], config.dataset, seed=config.training.seed)
+batches = batching.training_batches(splits["training"], config.dataset, seed=config.training.seed)
 state = documents.initial_state(run.model, config.dataset.batch_size)
 gradients = []
 for index in range(min(GRADIENT_BATCHES, batches.steps)):
@@ -749,7 +753,7 @@ print("\nthe same:", greedy.text == by_hand)
 # %%
 for temperature in (0, 0.4, 0.7, 1.0, 1.5):
     [sample] = pipeline.generate(run, ["In the beginning"], temperature=temperature, max_new_tokens=NEW_TOKENS)
-    print(f"=== temperature {temperature}, repetition {evaluation.repetition([list(sample.text)], 8):.0%}")
+    print(f"=== temperature {temperature}, repetition {likelihood.repetition([list(sample.text)], 8):.0%}")
     print(sample.prompt + sample.text, "\n")
 
 # %% [markdown]
@@ -782,7 +786,7 @@ print(f"by frequency         {entropy / np.log(2):.4f} (of the training text)")
 # %%
 size, length = config.dataset.batch_size, config.dataset.sequence_length
 for last, name in ((True, "last step"), (False, "every step")):
-    inputs, _, weights = dataset.Strands(splits["training"], size, length, last=last).batch(epoch=0, index=0)
+    inputs, _, weights = batching.Strands(splits["training"], size, length, last=last).batch(epoch=0, index=0)
     print(
         f"{name}: {inputs.size:,} steps, {weights.sum():,.0f} targets, {inputs.size / weights.sum():.0f} steps a target"
     )

@@ -19,7 +19,7 @@ def run() -> int:
     """Runs the command line; a signal may come while it is imported."""
     signal.signal(signal.SIGTERM, terminate)
     try:
-        from pipeline.cli import main
+        from pipeline.cli.main import main
 
         return main()
     except KeyboardInterrupt as error:

@@ -27,11 +27,12 @@ from typing import Any
 
 import keras
 
-from pipeline import tokenizer as tokenizers
-from pipeline.config import RequestError, RunConfig, from_json, nearest, shortened, to_json
-from pipeline.models import build
-from pipeline.storage import whole
-from pipeline.tokenizer import Tokenizer
+from pipeline.atomic_files import whole
+from pipeline.data import tokenizer as tokenizers
+from pipeline.data.tokenizer import Tokenizer
+from pipeline.models.families import build
+from pipeline.run_config import RunConfig, from_json
+from pipeline.settings import RequestError, nearest, shortened, to_json
 
 FORMAT = 1
 LONGEST_NAME = 200  # bytes; file systems take 255, and names beside it are longer
@@ -183,7 +184,7 @@ def load(path: str | os.PathLike) -> Run:
         ) from None
     if version != FORMAT:
         raise RequestError(f"{file} has format {version}, this version reads {FORMAT}. Use the version that wrote it.")
-    run = Run(folder, from_json(RunConfig, config), facts)
+    run = Run(folder, from_json(config), facts)
     run.tokenizer, run.source_tokenizer  # noqa: B018 - one that does not match is refused here, not later
     return run
 

@@ -15,20 +15,13 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent.parent), o
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
-from pipeline import files  # noqa: E402
-from pipeline.config import (  # noqa: E402
-    CorpusConfig,
-    DatasetConfig,
-    LanguageModelConfig,
-    RequestError,
-    RunConfig,
-    SamplingConfig,
-    Seq2SeqConfig,
-    TokenizerConfig,
-    TrainingConfig,
-    override,
-)
-from pipeline.pairs import Pair  # noqa: E402
+from pipeline.config import CorpusConfig, DatasetConfig, SamplingConfig, TokenizerConfig, TrainingConfig  # noqa: E402
+from pipeline.data import readers  # noqa: E402
+from pipeline.data.pairs import Pair  # noqa: E402
+from pipeline.models.language_model.config import LanguageModelConfig  # noqa: E402
+from pipeline.models.seq2seq.config import Seq2SeqConfig  # noqa: E402
+from pipeline.run_config import RunConfig, override  # noqa: E402
+from pipeline.settings import RequestError  # noqa: E402
 
 # How many cases of each property in test_random.py: `make nightly` asks for the second profile.
 settings.register_profile("suite", max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -95,10 +88,10 @@ def one_line(text: str) -> str:
 
 def typed(capsys, *arguments) -> tuple[int, str, str]:
     """Runs a command in process: (exit status, standard output, standard error)."""
-    from pipeline import cli
+    from pipeline.cli import main
 
     try:
-        status = cli.main([str(argument) for argument in arguments])
+        status = main.main([str(argument) for argument in arguments])
     except SystemExit as stop:  # argparse
         status = stop.code
     captured = capsys.readouterr()
@@ -117,8 +110,8 @@ def small_blocks(monkeypatch):
     """Blocks and pieces so small that everything lies on a border."""
 
     def shrink(block_bytes, piece_characters=7):
-        monkeypatch.setattr(files, "BLOCK_BYTES", block_bytes)
-        monkeypatch.setattr(files, "PIECE_CHARACTERS", piece_characters)
+        monkeypatch.setattr(readers, "BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(readers, "PIECE_CHARACTERS", piece_characters)
 
     return shrink
 
@@ -149,9 +142,9 @@ def tiny_config(text_file) -> RunConfig:
 @pytest.fixture(scope="session")
 def tiny_run(tiny_config, tmp_path_factory):
     """A finished run, for many tests: look at it, but alter only copies (`copied_run`)."""
-    from pipeline import training
+    from pipeline.training import trainer
 
-    return training.train(tiny_config, tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("cache"))
+    return trainer.train(tiny_config, tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture
@@ -182,19 +175,19 @@ def pair_config(pair_file):
 @pytest.fixture(scope="session")
 def pair_run(pair_config, tmp_path_factory):
     """A finished run, for many tests: look at it, but alter only copies."""
-    from pipeline import training
+    from pipeline.training import trainer
 
-    return training.train(pair_config, tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("cache"))
+    return trainer.train(pair_config, tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture
 def train(tiny_config, tmp_path):
     """Trains in a folder of the test's own: `train("training.epochs=3", name="other", callbacks=[...])`."""
-    from pipeline import training
+    from pipeline.training import trainer
 
     def train_one(*overrides, name="tiny", callbacks=()):
         config = dataclasses.replace(override(tiny_config, overrides), name=name)
-        return training.train(config, tmp_path / "runs", tmp_path / "cache", callbacks)
+        return trainer.train(config, tmp_path / "runs", tmp_path / "cache", callbacks)
 
     return train_one
 

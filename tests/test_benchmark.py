@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline import benchmark, cli, sides
-from pipeline.config import LEVELS, Document000Config, LanguageModelConfig
-from pipeline.sides import Setup
-from pipeline.tokenizer import SPECIAL_TOKENS
+from pipeline.benchmark import contenders, measurements
+from pipeline.benchmark.contenders import Setup
+from pipeline.cli import main
+from pipeline.config import LEVELS
+from pipeline.data.tokenizer import SPECIAL_TOKENS
+from pipeline.models.documents.config import Document000Config
+from pipeline.models.language_model.config import LanguageModelConfig
 
 FIELDS = {"part", "name", "what", "unit", "seconds", "runs", "versus", "versus_seconds", "ratio"}
 HAS_SOFTMAX = any(field.name == "softmax" for field in dataclasses.fields(LanguageModelConfig))
-needs_torch = pytest.mark.skipif(not benchmark.has_torch(), reason="PyTorch is not installed")
+needs_torch = pytest.mark.skipif(not measurements.has_torch(), reason="PyTorch is not installed")
 
 
 def setup_of(cell="lstm", batch_size=3, steps=5, vocabulary_size=30) -> Setup:
@@ -27,18 +30,18 @@ def setup_of(cell="lstm", batch_size=3, steps=5, vocabulary_size=30) -> Setup:
 @pytest.fixture
 def measure(monkeypatch, capsys):
     """Runs the command at tiny sizes: (exit status, lines, standard error)."""
-    monkeypatch.setattr(benchmark, "RUN_SECONDS", 0)
-    monkeypatch.setattr(benchmark, "PEAK_SIZE", 8)
-    monkeypatch.setattr(benchmark, "PREDICTED", 1)
-    monkeypatch.setattr(benchmark, "TRAIN", (setup_of(), setup_of("gru")))
-    monkeypatch.setattr(benchmark, "PRECISION", (setup_of(), setup_of("gru")))
-    monkeypatch.setattr(benchmark, "TARGETS", setup_of(batch_size=32))
+    monkeypatch.setattr(measurements, "RUN_SECONDS", 0)
+    monkeypatch.setattr(measurements, "PEAK_SIZE", 8)
+    monkeypatch.setattr(measurements, "PREDICTED", 1)
+    monkeypatch.setattr(measurements, "TRAIN", (setup_of(), setup_of("gru")))
+    monkeypatch.setattr(measurements, "PRECISION", (setup_of(), setup_of("gru")))
+    monkeypatch.setattr(measurements, "TARGETS", setup_of(batch_size=32))
     # An adaptive softmax needs some words that are rare.
-    monkeypatch.setattr(benchmark, "SOFTMAX", (setup_of(vocabulary_size=5000),))
-    monkeypatch.setattr(benchmark, "GENERATE", (setup_of(batch_size=1), setup_of(batch_size=2)))
+    monkeypatch.setattr(measurements, "SOFTMAX", (setup_of(vocabulary_size=5000),))
+    monkeypatch.setattr(measurements, "GENERATE", (setup_of(batch_size=1), setup_of(batch_size=2)))
 
     def run(*arguments):
-        status = cli.main(["benchmark", "--repeat", "2", *arguments])
+        status = main.main(["benchmark", "--repeat", "2", *arguments])
         captured = capsys.readouterr()
         return status, [json.loads(line) for line in captured.out.splitlines()], captured.err
 
@@ -47,7 +50,7 @@ def measure(monkeypatch, capsys):
 
 def versus(*names) -> list[str]:
     """What the first side of each set-up is compared with, with PyTorch where it is."""
-    return [name for name in names if benchmark.has_torch() or not name.startswith("torch")]
+    return [name for name in names if measurements.has_torch() or not name.startswith("torch")]
 
 
 # === The command ===
@@ -93,7 +96,7 @@ def test_texts(measure):
 
 def test_a_large_text(measure, monkeypatch):
     # In this process, for a fresh one takes seconds to start.
-    monkeypatch.setattr(benchmark, "_elsewhere", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr(measurements, "_elsewhere", lambda function, *arguments: function(*arguments))
     status, (_, *lines), _ = measure("ingest", "--megabytes", "0.02")
     assert status == 0 and [line["name"] for line in lines] == list(LEVELS)
     for line in lines:
@@ -118,7 +121,7 @@ def test_wrong_requests_are_answered_in_one_line(measure, arguments, words):
 
 
 def test_the_command_knows_all_parts():
-    assert list(cli.BENCHMARK_PARTS) == list(benchmark.PARTS)
+    assert list(main.BENCHMARK_PARTS) == list(measurements.PARTS)
 
 
 # === Both sides do the same work ===
@@ -127,8 +130,8 @@ def test_the_command_knows_all_parts():
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_a_step_of_keras_layers_has_the_same_loss(cell):
     setup = setup_of(cell)
-    batches = sides.random_batches(setup)
-    ours, theirs = sides.pipeline_step("pipeline", setup, batches), sides.keras_step(setup, batches)
+    batches = contenders.random_batches(setup)
+    ours, theirs = contenders.pipeline_step("pipeline", setup, batches), contenders.keras_step(setup, batches)
     theirs.model.set_weights(ours.model.get_weights())
     assert float(ours.call()) == pytest.approx(float(theirs.call()), abs=1e-4)
 
@@ -137,8 +140,8 @@ def test_a_step_of_keras_layers_has_the_same_loss(cell):
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_a_step_of_pytorch_has_the_same_loss(cell):
     setup = setup_of(cell)
-    batches = sides.random_batches(setup)
-    ours, theirs = sides.pipeline_step("pipeline", setup, batches), sides.torch_step(setup, batches)
+    batches = contenders.random_batches(setup)
+    ours, theirs = contenders.pipeline_step("pipeline", setup, batches), contenders.torch_step(setup, batches)
     copy_to_torch(ours.model, theirs.model)
     assert float(ours.call()) == pytest.approx(float(theirs.call()), abs=1e-4)
 
@@ -146,25 +149,28 @@ def test_a_step_of_pytorch_has_the_same_loss(cell):
 def test_the_last_step_of_the_language_model_has_the_loss_of_document_000():
     setup = setup_of()
     last = [
-        (inputs, targets, weights * (np.arange(5) == 4)) for inputs, targets, weights in sides.random_batches(setup)
+        (inputs, targets, weights * (np.arange(5) == 4))
+        for inputs, targets, weights in contenders.random_batches(setup)
     ]
-    ours = sides.pipeline_step("language_model", setup, last)
-    document = sides.pipeline_step("document_000", setup, last, Document000Config(embedding_dim=4, units=6))
+    ours = contenders.pipeline_step("language_model", setup, last)
+    document = contenders.pipeline_step("document_000", setup, last, Document000Config(embedding_dim=4, units=6))
     document.model.set_weights(ours.model.get_weights())
     assert float(ours.call()) == pytest.approx(float(document.call()), abs=1e-4)
 
 
 def test_mixed_precision_has_nearly_the_same_loss():
     setup = setup_of()
-    batches = sides.random_batches(setup)
-    mixed, full = (sides.pipeline_step(name, setup, batches, precision=name) for name in ("mixed_bfloat16", "float32"))
+    batches = contenders.random_batches(setup)
+    mixed, full = (
+        contenders.pipeline_step(name, setup, batches, precision=name) for name in ("mixed_bfloat16", "float32")
+    )
     mixed.model.set_weights(full.model.get_weights())
     assert float(mixed.call()) == pytest.approx(float(full.call()), abs=0.05)
 
 
 def test_a_side_in_a_process_of_its_own():
     setup = setup_of(batch_size=32)
-    side = sides.in_process(sides.pipeline_step, "elsewhere", setup, sides.random_batches(setup))
+    side = contenders.in_process(contenders.pipeline_step, "elsewhere", setup, contenders.random_batches(setup))
     assert (side.name, side.units) == ("elsewhere", 1)
     assert float(side.call()) == pytest.approx(math.log(30), rel=0.1)  # nothing is learnt yet: 30 equal chances
     side.close()
@@ -173,24 +179,24 @@ def test_a_side_in_a_process_of_its_own():
 
 
 def test_texts_have_all_their_tokens():
-    texts = sides.pipeline_texts(setup_of(batch_size=2, steps=40)).call().numpy()
+    texts = contenders.pipeline_texts(setup_of(batch_size=2, steps=40)).call().numpy()
     assert [len(text) for text in texts] == [40, 40]
 
 
 def test_predict_runs_the_same_network():
     setup = setup_of(batch_size=1)
-    ours, theirs = sides.pipeline_texts(setup), sides.keras_texts(setup, tokens=2)
+    ours, theirs = contenders.pipeline_texts(setup), contenders.keras_texts(setup, tokens=2)
     theirs.model.set_weights(ours.model.get_weights())
     window = np.arange(4, 10)[None]
     np.testing.assert_allclose(theirs.model(window), ours.model(window)[:, -1], atol=1e-4)
-    assert theirs.call().shape == (1, sides.WINDOW)
+    assert theirs.call().shape == (1, contenders.WINDOW)
 
 
 @needs_torch
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_pytorch_writes_the_same_likeliest_text(temperature):
     setup = setup_of(batch_size=2, steps=12)
-    ours, theirs = sides.pipeline_texts(setup, temperature), sides.torch_texts(setup, temperature)
+    ours, theirs = contenders.pipeline_texts(setup, temperature), contenders.torch_texts(setup, temperature)
     for weight in ours.model.trainable_variables:  # far from uniform: no two tokens are nearly alike
         weight.assign(10 * weight)
     copy_to_torch(ours.model, theirs.model)
@@ -234,7 +240,7 @@ def _swap_gates(weight):
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_the_arithmetic_of_a_step_is_that_of_its_matrices(cell):
     setup = setup_of(cell)
-    model = sides.keras_model(setup.network, setup.vocabulary_size)
+    model = contenders.keras_model(setup.network, setup.vocabulary_size)
     matrices = [weight for weight in model.trainable_variables if weight.path.endswith("kernel")]
     operations = 6 * setup.batch_size * setup.steps * sum(math.prod(matrix.shape) for matrix in matrices)
     assert setup.training == {"tokens_per_second": 15, "gflops": pytest.approx(operations / 1e9)}
@@ -248,36 +254,36 @@ def test_the_arithmetic_that_repeated_tokens_spare_is_not_counted():
     spared = 6 * setup.network.embedding_dim * 4 * setup.network.units * repeated / 1e9
     assert setup.spared([(ids, ids, None)] * 2) == pytest.approx(spared)
     tokens = setup.training["gflops"]
-    side = sides.Side("ours", lambda: tf.constant(0.0), spared=spared)
-    (line,) = benchmark.compare("train", "set-up", [side], 2, "step", setup.training)
+    side = contenders.Side("ours", lambda: tf.constant(0.0), spared=spared)
+    (line,) = measurements.compare("train", "set-up", [side], 2, "step", setup.training)
     assert line["gflops"] * line["seconds"] == pytest.approx(tokens - spared, rel=1e-3)
 
 
 def test_batches_hold_no_special_token_and_next_tokens_as_targets():
-    (inputs, targets, weights), *others = sides.random_batches(setup_of())
-    assert inputs.shape == targets.shape == weights.shape == (3, 5) and len(others) == sides.BATCHES - 1
+    (inputs, targets, weights), *others = contenders.random_batches(setup_of())
+    assert inputs.shape == targets.shape == weights.shape == (3, 5) and len(others) == contenders.BATCHES - 1
     assert inputs.min() >= len(SPECIAL_TOKENS) and (inputs[:, 1:] == targets[:, :-1]).all()
     assert not (inputs == others[0][0]).all()
 
 
 def test_sides_are_timed_in_turn(monkeypatch):
-    monkeypatch.setattr(benchmark, "RUN_SECONDS", 0)
+    monkeypatch.setattr(measurements, "RUN_SECONDS", 0)
     called = []
 
     def side(name, units):
-        return sides.Side(name, lambda: called.append(name) or tf.constant(0.0), units)
+        return contenders.Side(name, lambda: called.append(name) or tf.constant(0.0), units)
 
-    seconds = benchmark.in_turns([side("a", 1), side("b", 2)], repeat=3)
+    seconds = measurements.in_turns([side("a", 1), side("b", 2)], repeat=3)
     assert seconds.shape == (3, 2) and (seconds > 0).all()
     assert "".join(called) == "aaabbb" + "ab" * 3  # a warm-up of each, then turns
 
 
 def test_the_text_is_as_large_as_asked_with_numbers_in_the_place_of_words(tmp_path, monkeypatch):
-    monkeypatch.setattr(benchmark, "REPLACED", 2)
-    benchmark.write_text(tmp_path / "text.txt", 0.001)
+    monkeypatch.setattr(measurements, "REPLACED", 2)
+    measurements.write_text(tmp_path / "text.txt", 0.001)
     text = (tmp_path / "text.txt").read_text("utf-8")
     assert len(text) == 1000 and text.startswith("0 the 0 God 0 the")
 
 
 def test_a_pass_has_a_process_of_its_own():
-    assert benchmark._elsewhere(os.getpid) != os.getpid()
+    assert measurements._elsewhere(os.getpid) != os.getpid()

@@ -6,19 +6,19 @@ import time
 
 import pytest
 
-from pipeline import blocks
-from pipeline.blocks import in_threads
-from pipeline.config import RequestError
+from pipeline.data import chunks
+from pipeline.data.chunks import in_threads
+from pipeline.settings import RequestError
 
 
 @pytest.fixture(params=[1, 2, 5])
 def threads(request, monkeypatch):
-    monkeypatch.setattr(blocks, "THREADS", request.param)
+    monkeypatch.setattr(chunks, "THREADS", request.param)
     return request.param
 
 
 def test_examples_in_the_documentation():
-    result = doctest.testmod(blocks)
+    result = doctest.testmod(chunks)
     assert result.attempted >= 2 and result.failed == 0
 
 
@@ -32,7 +32,7 @@ def test_the_order_is_kept(threads):
 
 
 def test_blocks_are_worked_on_side_by_side(monkeypatch):
-    monkeypatch.setattr(blocks, "THREADS", 2)
+    monkeypatch.setattr(chunks, "THREADS", 2)
     meeting = threading.Barrier(2, timeout=30)  # a block alone would wait in vain
     assert list(in_threads(lambda number: number and meeting.wait() >= 0, range(5))) == [0, True, True, True, True]
 

@@ -152,7 +152,7 @@ def test_other_settings_under_the_same_name_are_refused(command, text_file):
 
 
 def test_failed_work_is_status_1(command, tiny_run, monkeypatch):
-    from pipeline import serving
+    from pipeline.serving import export as serving
 
     def fail(run, version):
         raise OSError(28, "No space left on device")

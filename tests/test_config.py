@@ -9,24 +9,12 @@ import sys
 import pytest
 
 from pipeline import config as config_module
-from pipeline.config import (
-    CorpusConfig,
-    DatasetConfig,
-    LanguageModelConfig,
-    RequestError,
-    RunConfig,
-    SamplingConfig,
-    Section,
-    Seq2SeqConfig,
-    TokenizerConfig,
-    TrainingConfig,
-    difference,
-    from_json,
-    nearest,
-    override,
-    to_json,
-)
-from pipeline.presets import PRESETS
+from pipeline.config import CorpusConfig, DatasetConfig, SamplingConfig, TokenizerConfig, TrainingConfig
+from pipeline.models.language_model.config import LanguageModelConfig
+from pipeline.models.seq2seq.config import Seq2SeqConfig
+from pipeline.presets.presets import PRESETS
+from pipeline.run_config import RunConfig, from_json, override
+from pipeline.settings import RequestError, Section, difference, nearest, to_json
 from tests.conftest import refusal
 
 SECTIONS = {field.name: type(getattr(RunConfig(), field.name)) for field in dataclasses.fields(RunConfig)}

@@ -10,8 +10,9 @@ import sys
 
 import pytest
 
-from pipeline import corpus, files
-from pipeline.config import CorpusConfig, RequestError
+from pipeline.config import CorpusConfig
+from pipeline.data import corpus, readers
+from pipeline.settings import RequestError
 from tests.conftest import refusal
 
 
@@ -190,8 +191,8 @@ def test_a_split_goes_on_where_the_one_before_was_left(tmp_path, monkeypatch, sm
     whole = "".join(f"line {number}\n" for number in range(100))
     path = write(tmp_path / "a.txt", whole.encode())
     opened = []
-    read = files.read
-    monkeypatch.setattr(files, "read", lambda *arguments: opened.append(path) or read(*arguments))
+    read = readers.read
+    monkeypatch.setattr(readers, "read", lambda *arguments: opened.append(path) or read(*arguments))
     loaded = corpus.load(of_files(path, documents="line" if by_line else "file"))
     expected = [list(split) for split in reversed(splits(loaded))][::-1]  # each from the source's start
     opened.clear()
@@ -205,7 +206,7 @@ def test_a_split_goes_on_where_the_one_before_was_left(tmp_path, monkeypatch, sm
 
 def test_a_source_that_broke_is_opened_anew(tmp_path, monkeypatch, small_blocks):
     small_blocks(40)
-    broken, read = [], files.read
+    broken, read = [], readers.read
 
     def breaking(*arguments):
         for piece in read(*arguments):
@@ -213,7 +214,7 @@ def test_a_source_that_broke_is_opened_anew(tmp_path, monkeypatch, small_blocks)
                 raise RequestError("the disk is gone")
             yield piece
 
-    monkeypatch.setattr(files, "read", breaking)
+    monkeypatch.setattr(readers, "read", breaking)
     loaded = corpus.load(of_files(write(tmp_path / "a.txt", b"some line\n" * 100)))
     expected = [list(split) for split in splits(loaded)]
     for before, split in ([], loaded.training), ([loaded.training], loaded.validation):

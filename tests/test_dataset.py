@@ -5,16 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import DatasetConfig, RequestError
-from pipeline.dataset import (
-    Sentences,
-    Strands,
-    Windows,
-    permute,
-    to_dataset,
-    training_batches,
-)
-from pipeline.token_files import TokenFile
+from pipeline.config import DatasetConfig
+from pipeline.data.batching import Sentences, Strands, Windows, permute, to_dataset, training_batches
+from pipeline.data.token_cache import TokenFile
+from pipeline.settings import RequestError
 
 START, END = 2, 3
 quick = settings(max_examples=40, deadline=None)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from pipeline import decoding, samplers
-from pipeline.decoding import Sampling
+from pipeline.decoding import loop, samplers
+from pipeline.decoding.loop import Sampling
 
 PADDING, UNKNOWN, START, END = range(4)
 few = settings(max_examples=40, deadline=None)
@@ -79,7 +79,7 @@ def run(model, contexts, parameters, limit=8, **options):
     memory, state = model.start(contexts)
     first = tf.fill([len(contexts)], START)
     options = {"end_id": END, "padding_id": PADDING, "limit": limit, **options}
-    return decoding.generate(model.step, memory, state, first, parameters, **options)
+    return loop.generate(model.step, memory, state, first, parameters, **options)
 
 
 def counting(vocabulary_size):
@@ -94,16 +94,16 @@ def counting(vocabulary_size):
 def count(first, parameters, vocabulary_size=8, limit=20, end_id=6, **options):
     first = tf.constant(first, tf.int32)
     step = counting(vocabulary_size)
-    return decoding.generate(step, (), (), first, parameters, end_id=end_id, padding_id=0, limit=limit, **options)
+    return loop.generate(step, (), (), first, parameters, end_id=end_id, padding_id=0, limit=limit, **options)
 
 
 # === Samplers ===
 
 
 def test_ban():
-    logits = decoding.ban(rows([[1, 2, 3], [4, 5, 6]]), [0, 2]).numpy()
+    logits = loop.ban(rows([[1, 2, 3], [4, 5, 6]]), [0, 2]).numpy()
     assert logits.tolist() == [[-math.inf, 2, -math.inf], [-math.inf, 5, -math.inf]]
-    assert decoding.ban(rows([[1, 2]]), []).numpy().tolist() == [[1, 2]]
+    assert loop.ban(rows([[1, 2]]), []).numpy().tolist() == [[1, 2]]
 
 
 @few
@@ -114,12 +114,12 @@ def test_repetition_penalty_is_that_of_the_paper(logits, seed):
     expected = logits.copy()
     for row, token in zip(*np.nonzero(seen), strict=True):
         expected[row, token] *= penalty[row] if logits[row, token] <= 0 else 1 / penalty[row]
-    result = decoding.penalize_repetition(rows(logits), seen, rows(penalty))
+    result = loop.penalize_repetition(rows(logits), seen, rows(penalty))
     np.testing.assert_allclose(result, expected, rtol=1e-6)
 
 
 def test_repetition_penalty_that_is_not_positive_is_off():
-    result = decoding.penalize_repetition(rows([[2, -2]] * 2), [[True, True]] * 2, rows([0, -1]))
+    result = loop.penalize_repetition(rows([[2, -2]] * 2), [[True, True]] * 2, rows([0, -1]))
     assert result.numpy().tolist() == [[2, -2]] * 2
 
 
@@ -128,7 +128,7 @@ def test_repetition_penalty_that_is_not_positive_is_off():
 def test_repeated_ngrams_are_banned(histories, size):
     longest = max(map(len, histories))
     aligned = np.array([[-1] * (longest - len(h)) + h for h in histories], np.int32).reshape(len(histories), longest)
-    result = decoding.ban_repeated_ngrams(tf.zeros([len(histories), 4]), tf.constant(aligned), size).numpy()
+    result = loop.ban_repeated_ngrams(tf.zeros([len(histories), 4]), tf.constant(aligned), size).numpy()
     for history, logits in zip(histories, result, strict=True):
         ngrams = {tuple(history[i : i + size]) for i in range(len(history) - size + 1)}
         prefix = history[len(history) - size + 1 :] if len(history) >= size - 1 else None
@@ -146,7 +146,7 @@ def test_temperature():
 @given(logits=logits_and_rows, seed=st.integers(0, 99))
 def test_top_k_keeps_the_k_likeliest_and_their_ties(logits, seed):
     k = np.random.default_rng(seed).integers(0, logits.shape[1] + 3, len(logits))
-    result = decoding.keep_top_k(rows(logits), rows(k, np.int32)).numpy()
+    result = loop.keep_top_k(rows(logits), rows(k, np.int32)).numpy()
     for row, kept, expected in zip(logits, k, result, strict=True):
         place = min(kept, len(row)) - 1 if kept else -1
         threshold = np.sort(row)[::-1][place]
@@ -157,7 +157,7 @@ def test_top_k_keeps_the_k_likeliest_and_their_ties(logits, seed):
 @given(logits=logits_and_rows.filter(lambda x: (x.max(-1) > -math.inf).all()), seed=st.integers(0, 99))
 def test_top_p_keeps_the_smallest_set_and_its_ties(logits, seed):
     p = np.random.default_rng(seed).choice([0.0, 0.11, 0.47, 0.83, 0.97, 1.0], len(logits))
-    result = decoding.keep_top_p(rows(logits), rows(p)).numpy()
+    result = loop.keep_top_p(rows(logits), rows(p)).numpy()
     for row, share, kept in zip(logits, p, result, strict=True):
         order, total, threshold = np.argsort(-row), 0.0, math.inf
         for token in order:
@@ -169,14 +169,14 @@ def test_top_p_keeps_the_smallest_set_and_its_ties(logits, seed):
 
 def test_a_top_p_that_is_no_number_keeps_all():
     logits = rows([[1, 2, 3], [1, 2, 3]])
-    assert decoding.keep_top_p(logits, rows([math.nan, 0.5])).numpy().tolist() == [[1, 2, 3], [-math.inf, -math.inf, 3]]
+    assert loop.keep_top_p(logits, rows([math.nan, 0.5])).numpy().tolist() == [[1, 2, 3], [-math.inf, -math.inf, 3]]
 
 
 def test_top_p_beyond_the_first_candidates():
     """Equal tokens, more than are sorted at first; their number must not change what a neighbour keeps."""
     flat, steep = np.linspace(0, 0.01, 1000), -np.arange(1000.0)
-    both = decoding.keep_top_p(rows([flat, steep]), rows([0.5, 0.9])).numpy()
-    alone = decoding.keep_top_p(rows([steep]), rows([0.9])).numpy()
+    both = loop.keep_top_p(rows([flat, steep]), rows([0.5, 0.9])).numpy()
+    alone = loop.keep_top_p(rows([steep]), rows([0.9])).numpy()
     assert (both[0] > -math.inf).sum() == pytest.approx(499, abs=2)
     assert both[1].tolist() == alone[0].tolist()
     assert (alone > -math.inf).sum() == 3  # 0.632 + 0.233 + 0.086 = 0.95
@@ -201,12 +201,12 @@ def test_splitmix64_gives_the_published_numbers():
 @given(seed=st.integers(-(2**63), 2**63 - 1))
 def test_uniform_is_splitmix64(seed):
     expected = [(bits >> 40) / 2**24 for bits in itertools.islice(splitmix64(seed), 5)]
-    graph = tf.function(decoding.uniform, autograph=False)
+    graph = tf.function(loop.uniform, autograph=False)
     assert graph(tf.constant(seed, tf.int64), tf.range(5)).numpy().tolist() == expected
 
 
 def test_uniform_numbers_are_uniform_and_independent():
-    numbers = decoding.uniform(tf.range(200, dtype=tf.int64)[:, None], tf.range(200)).numpy().astype(np.float64)
+    numbers = loop.uniform(tf.range(200, dtype=tf.int64)[:, None], tf.range(200)).numpy().astype(np.float64)
     count = numbers.size
     assert abs(numbers.mean() - 1 / 2) < 4 * math.sqrt(1 / 12 / count)
     assert abs(numbers.var() - 1 / 12) < 4 * math.sqrt(1 / 180 / count)
@@ -233,9 +233,9 @@ def test_samples_follow_the_softmax(vocabulary_size):
     logits = np.random.default_rng(1).normal(size=vocabulary_size).astype(np.float32)
     logits[:2] = -math.inf
     draws = 20_000
-    uniforms = decoding.uniform(tf.constant(7, tf.int64), tf.range(draws))
+    uniforms = loop.uniform(tf.constant(7, tf.int64), tf.range(draws))
     tokens = np.concatenate(
-        [decoding.sample(tf.tile(rows([logits]), [2000, 1]), part).numpy() for part in tf.split(uniforms, 10)]
+        [loop.sample(tf.tile(rows([logits]), [2000, 1]), part).numpy() for part in tf.split(uniforms, 10)]
     )
     bins = min(vocabulary_size, 20)  # neighbouring tokens in one bin
     expected = np.bincount(np.arange(vocabulary_size) * bins // vocabulary_size, softmax(logits)) * draws
@@ -250,7 +250,7 @@ def test_samples_follow_the_softmax(vocabulary_size):
 @given(logits=logits_and_rows.filter(lambda x: (x.max(-1) > -math.inf).all()))
 def test_impossible_tokens_are_never_drawn(logits):
     for number in (0.0, 1e-7, 0.5, 1 - 2**-24):
-        tokens = decoding.sample(rows(logits), rows([number] * len(logits))).numpy()
+        tokens = loop.sample(rows(logits), rows([number] * len(logits))).numpy()
         assert (softmax(logits)[np.arange(len(logits)), tokens] > 0).all()
 
 
@@ -312,17 +312,17 @@ def test_score_is_the_sum_of_the_log_probabilities():
     model, texts = Recurrent(9), [[4, 5, END], [], [8], [7] * 6]
     contexts = np.linspace(-1, 1, 4).astype(np.float32)
     ragged = tf.ragged.constant(texts, dtype=tf.int32)
-    scores = decoding.score(model.step, *model.start(contexts), tf.fill([4], START), ragged)
+    scores = loop.score(model.step, *model.start(contexts), tf.fill([4], START), ragged)
     expected = [model.numpy_log_probability(*text) for text in zip(texts, contexts, strict=True)]
     np.testing.assert_allclose(scores, expected, atol=1e-4)
-    assert decoding.score(model.step, *model.start([]), tf.fill([0], START), ragged[:0]).shape == 0
+    assert loop.score(model.step, *model.start([]), tf.fill([0], START), ragged[:0]).shape == 0
 
 
 def test_reading_is_stepping_to_each_rows_length():
     model, texts = Recurrent(9), [[4, 5, 6], [], [8], [7] * 6]
     memory, state = model.start(np.linspace(-1, 1, 4))
     padded = tf.ragged.constant(texts, dtype=tf.int32).to_tensor(0)
-    read = decoding.read(model.step, memory, state, padded, tf.constant([3, 0, 1, 6]))["h"].numpy()
+    read = loop.read(model.step, memory, state, padded, tf.constant([3, 0, 1, 6]))["h"].numpy()
     for row, text in enumerate(texts):
         hidden = np.zeros(model.units)
         for token in text:
@@ -364,9 +364,9 @@ def test_repetition_penalty_sees_prompt_and_text():
     parameters = sampling(3, temperature=0.0, repetition_penalty=[1.5, 1.5, 5.0], max_new_tokens=3)
     first = tf.constant([6, 6, 6])
     options = {"end_id": END, "padding_id": 0, "limit": 9}
-    result = decoding.generate(step, (), (), first, parameters, prompt_token_ids=prompts, **options)
+    result = loop.generate(step, (), (), first, parameters, prompt_token_ids=prompts, **options)
     assert result.token_ids.numpy().tolist() == [[5, 4, 4], [4, 5, 4], [6, 4, 4]]
-    result = decoding.generate(step, (), (), first, parameters, **options)
+    result = loop.generate(step, (), (), first, parameters, **options)
     assert result.token_ids.numpy()[0].tolist() == [4, 5, 4]
 
 
@@ -395,7 +395,7 @@ def test_logits_that_are_no_numbers_do_not_disturb_the_neighbour(value):
     for fields in ({"temperature": 0.0}, {"temperature": 1e-6, "top_k": 3, "top_p": 0.5, "repetition_penalty": 2.0}):
         first, memory = tf.constant([1, 1]), rows([1, 0])
         options = {"end_id": 5, "padding_id": 0, "limit": 8}
-        result = decoding.generate(step, memory, (), first, sampling(2, **fields), no_repeat_ngram=2, **options)
+        result = loop.generate(step, memory, (), first, sampling(2, **fields), no_repeat_ngram=2, **options)
         assert result.token_ids.numpy()[1, :4].tolist() == [2, 3, 4, 5]
         assert ((result.token_ids.numpy() >= 0) & (result.token_ids.numpy() < 9)).all()
 
@@ -410,7 +410,7 @@ def test_a_row_without_a_possible_token_ends(temperature):
 
     def ids(**options):
         options = {"banned_ids": [PADDING, UNKNOWN, START], "end_id": END, "padding_id": PADDING, "limit": 8, **options}
-        return decoding.generate(lambda *_: (table, ()), (), (), first, parameters, **options).token_ids.numpy()
+        return loop.generate(lambda *_: (table, ()), (), (), first, parameters, **options).token_ids.numpy()
 
     assert ids().tolist() == [[END, 0, 0]] * 3 + [[4, 4, 4]]
     assert ids(banned_ids=range(END + 1)).tolist()[:3] == [[4, 4, 4]] * 3  # the end banned, too
@@ -421,7 +421,7 @@ def test_a_row_without_a_possible_token_ends(temperature):
 def test_an_endless_penalty_makes_no_logit_endless(penalty):
     """Zero times infinity was NaN, and the row lost."""
     logits = rows([[0.0, 5.0, -5.0, 1e30]])
-    weakened = decoding.penalize_repetition(logits, tf.fill([1, 4], True), rows([penalty])).numpy()
+    weakened = loop.penalize_repetition(logits, tf.fill([1, 4], True), rows([penalty])).numpy()
     assert np.isfinite(weakened).all() and weakened[0, 0] == 0
 
 
@@ -447,7 +447,7 @@ def test_traced_without_autograph_and_with_an_unknown_batch():
         state = {"h": tf.ensure_shape(state["h"], [None, model.units])}
         first = tf.fill(tf.shape(contexts), START)
         options = {"end_id": END, "padding_id": PADDING, "limit": 8, "banned_ids": [0], "no_repeat_ngram": 2}
-        return decoding.generate(
+        return loop.generate(
             model.step, memory, state, first, Sampling(*parameters), prompt_token_ids=prompts, **options
         )
 
@@ -466,7 +466,7 @@ def test_traced_without_autograph_and_with_an_unknown_batch():
 def search(model, contexts, width, most, alpha, beam_width=None, limit=8, **options):
     memory, state = model.start(contexts)
     batch = len(contexts)
-    return decoding.beam_search(
+    return loop.beam_search(
         model.step, memory, state, tf.fill([batch], START),
         beam_width=rows(np.broadcast_to(width if beam_width is None else beam_width, [batch]), np.int32),
         max_new_tokens=rows(np.broadcast_to(most, [batch]), np.int32),
@@ -557,7 +557,7 @@ def test_beam_search_stops_when_nothing_can_come_in():
 
     widths = {"beam_width": tf.constant([1, 2]), "max_new_tokens": tf.constant([50, 50]), "width": 2}
     options = {"length_penalty": tf.constant([0.5, 0.0]), "end_id": END, "padding_id": 0, "limit": 50}
-    beams = decoding.beam_search(step, (), (), tf.constant([START, START]), **widths, **options)
+    beams = loop.beam_search(step, (), (), tf.constant([START, START]), **widths, **options)
     assert beams.token_ids.shape == (2, 2, 2)
     assert beams.tokens.numpy().tolist() == [[1, 0], [1, 2]]
 
@@ -575,7 +575,7 @@ def test_beam_search_does_not_stop_too_early(alpha, ending, after, expected):
 
     options = {"width": 1, "end_id": END, "padding_id": 0, "limit": 20, "length_penalty": rows([alpha] * 2)}
     lengths = {"beam_width": tf.constant([1, 1]), "max_new_tokens": tf.constant([20, 20])}
-    beams = decoding.beam_search(step, (), (), tf.constant([START, START]), **lengths, **options)
+    beams = loop.beam_search(step, (), (), tf.constant([START, START]), **lengths, **options)
     assert beams.token_ids.numpy()[0, 0, : beams.tokens[0, 0]].tolist() == expected
 
 
@@ -585,7 +585,7 @@ def test_beam_search_survives_logits_that_are_no_numbers():
 
     settings = {"beam_width": tf.constant([2, 2]), "max_new_tokens": tf.constant([4, 4]), "width": 2}
     options = {"length_penalty": tf.zeros([2]), "end_id": 5, "padding_id": 0, "limit": 8}
-    beams = decoding.beam_search(step, rows([1, 0]), (), tf.constant([1, 1]), **settings, **options)
+    beams = loop.beam_search(step, rows([1, 0]), (), tf.constant([1, 1]), **settings, **options)
     assert beams.tokens.numpy()[0].tolist() == [0, 0]
     assert beams.token_ids.numpy()[1, 0].tolist() == [2, 3, 4, 5]
 
@@ -597,7 +597,7 @@ def test_beam_search_traced_without_autograph_and_with_an_unknown_batch():
     def graph(contexts):
         memory, state = model.start(contexts)
         ones = tf.ones_like(contexts, tf.int32)
-        return decoding.beam_search(
+        return loop.beam_search(
             model.step, memory, state, ones * START, beam_width=ones * 3, max_new_tokens=ones * 6,
             length_penalty=tf.ones_like(contexts), width=4, end_id=END, padding_id=PADDING, limit=8,
         )  # fmt: skip

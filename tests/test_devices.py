@@ -12,10 +12,10 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline import devices
-from pipeline.checkpoints import Checkpoints
-from pipeline.config import RequestError
-from pipeline.devices import open_devices
+from pipeline.settings import RequestError
+from pipeline.training import devices
+from pipeline.training.checkpoints import Checkpoints
+from pipeline.training.devices import open_devices
 
 # Two devices out of one processor, then the command line.
 TWO_DEVICES = """

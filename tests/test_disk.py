@@ -11,10 +11,11 @@ import pytest
 import tensorflow as tf
 
 from pipeline import run as runs
-from pipeline import serving, token_files
-from pipeline.checkpoints import Checkpoints, TrainingError
-from pipeline.cli import main
-from pipeline.storage import reason
+from pipeline.atomic_files import reason
+from pipeline.cli.main import main
+from pipeline.data import token_cache
+from pipeline.serving import export
+from pipeline.training.checkpoints import Checkpoints, TrainingError
 from tests.test_training import EVERY_STEP, figures, same_weights
 
 SIZE = 16 << 20
@@ -97,20 +98,20 @@ def test_a_full_disk_leaves_no_half_export(tiny_run, small_disk, capsys):
     assert said.startswith("pipeline: No space left on device (") and "Free some" in said and said.count("\n") == 1
     assert not list((folder / "export").glob("*"))
     (small_disk / "filler").unlink()
-    assert serving.export(runs.load(folder)).name == "1"
+    assert export.export(runs.load(folder)).name == "1"
 
 
 def test_a_full_disk_leaves_no_half_ids(tiny_config, tiny_run, small_disk):
-    corpus = token_files.open_corpus(tiny_config)
+    corpus = token_cache.open_corpus(tiny_config)
     arguments = (corpus, tiny_config.corpus, tiny_run.tokenizer, tiny_run.digest, small_disk / "cache")
     (small_disk / "cache").mkdir()
     (small_disk / "cache" / "lock").touch()
     fill(small_disk)
     with pytest.raises(OSError, match="No space left"):
-        token_files.prepare(*arguments)
+        token_cache.prepare(*arguments)
     (small_disk / "filler").unlink()
     assert [path.name for path in (small_disk / "cache").iterdir()] == ["lock"]
-    assert token_files.prepare(*arguments)["training"].tokens > 0
+    assert token_cache.prepare(*arguments)["training"].tokens > 0
 
 
 def test_a_folder_that_cannot_be_written(tiny_config, tmp_path, text_file, capsys):
@@ -123,9 +124,9 @@ def test_a_folder_that_cannot_be_written(tiny_config, tmp_path, text_file, capsy
 
 @pytest.mark.parametrize("harm", ["cut short", "missing", "no list", "half a list"])
 def test_ids_that_are_not_whole_are_written_anew(tiny_config, tiny_run, tmp_path, harm):
-    corpus = token_files.open_corpus(tiny_config)
+    corpus = token_cache.open_corpus(tiny_config)
     arguments = (corpus, tiny_config.corpus, tiny_run.tokenizer, tiny_run.digest, tmp_path)
-    before = token_files.prepare(*arguments)["training"].ids.tolist()
+    before = token_cache.prepare(*arguments)["training"].ids.tolist()
     [ids] = tmp_path.glob("*/training.ids")
     listed = ids.with_name("ids.json")
     if harm == "cut short":
@@ -136,7 +137,7 @@ def test_ids_that_are_not_whole_are_written_anew(tiny_config, tiny_run, tmp_path
         listed.unlink()
     else:
         listed.write_text(listed.read_text()[:40])
-    assert token_files.prepare(*arguments)["training"].ids.tolist() == before
+    assert token_cache.prepare(*arguments)["training"].ids.tolist() == before
 
 
 def test_a_run_whose_folder_was_renamed_goes_on(train, tmp_path, capsys):

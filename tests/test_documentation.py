@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 import pipeline
-from pipeline import cli, presets
-from pipeline.config import RunConfig, override
+from pipeline.cli import main
+from pipeline.presets import presets
+from pipeline.run_config import RunConfig, override
 from tests.conftest import small, some_lines
 
 ROOT = Path(__file__).parent.parent
@@ -53,7 +54,7 @@ def test_the_readme_commands_run_in_their_order(tmp_path, monkeypatch, capsys, s
             words, (file,) = words[: words.index("<")], words[words.index("<") + 1 :]
             monkeypatch.setattr("sys.stdin", open(file, encoding="utf-8"))
         # What the README changes is changed; what it leaves alone is small.
-        assert cli.main([word for word in words[3:] if not word.startswith("training.epochs")]) == 0, command
+        assert main.main([word for word in words[3:] if not word.startswith("training.epochs")]) == 0, command
     assert capsys.readouterr().out.count("The ") >= 3
 
 
@@ -75,7 +76,7 @@ def on_a_small_text(folder: Path) -> RunConfig:
 
 
 def test_every_command_and_preset_is_documented():
-    for command in cli.COMMANDS:
+    for command in main.COMMANDS:
         assert f"pipeline {command}" in README or f"`{command}`" in (ROOT / "CHANGELOG.md").read_text("utf-8")
     for preset in presets.PRESETS:
         assert f"`{preset}`" in README

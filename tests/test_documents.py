@@ -9,18 +9,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline import evaluation, generation, serving, training
-from pipeline.config import (
-    DatasetConfig,
-    Document000Config,
-    Document003Config,
-    Document004Config,
-    override,
-)
-from pipeline.models import FAMILIES, build
-from pipeline.models.documents import decoder, forward, generate_text, initial_state, loss
-from pipeline.presets import preset
+from pipeline.config import DatasetConfig
+from pipeline.evaluation import likelihood
+from pipeline.models.documents.config import Document000Config, Document003Config, Document004Config
+from pipeline.models.documents.network import decoder, forward, generate_text, initial_state, loss
+from pipeline.models.families import FAMILIES, build
+from pipeline.presets.presets import preset
 from pipeline.run import load
+from pipeline.run_config import override
+from pipeline.serving import export, generation
+from pipeline.training import trainer
 from tests.conftest import refusal, small
 
 VOCABULARY = 11
@@ -276,15 +274,15 @@ def trained(request, tiny_config, tmp_path_factory):
         model=model,
         dataset=DatasetConfig(batches=model.BATCHES[0], targets="last", batch_size=4, sequence_length=8, stride=3),
     )
-    return training.train(config, tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("cache"))
+    return trainer.train(config, tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("cache"))
 
 
 def test_a_run_trains_scores_exports_and_generates(trained, tmp_path):
-    figures = evaluation.evaluate(trained, cache=tmp_path)
+    figures = likelihood.evaluate(trained, cache=tmp_path)
     if trained.config.name != "004":  # one number can't even say which characters are frequent
         assert 0 < figures["nats_per_token"] < math.log(trained.tokenizer.vocabulary_size)
     here = generation.generate(trained, ["the", "我喜歡", ""], seed=3)
-    exported = generation.generate(serving.export(trained), ["the", "我喜歡", ""], seed=3)
+    exported = generation.generate(export.export(trained), ["the", "我喜歡", ""], seed=3)
     assert [g.text for g in exported] == [g.text for g in here]
     alone = generation.generate(trained, ["我喜歡"], seed=4)[0]
     assert alone.text == here[1].text
@@ -311,12 +309,12 @@ def test_a_run_that_breaks_off_ends_like_one_that_does_not(name, text_file, tmp_
     config = override(config, ["corpus.source=files", f"corpus.files={text_file}", "training.checkpoint_seconds=0"])
     if config.dataset.windows:
         config = override(config, ["dataset.windows=20"])
-    whole = training.train(config, tmp_path, tmp_path / "cache")
+    whole = trainer.train(config, tmp_path, tmp_path / "cache")
     assert "A target costs 12 steps of the network" in capsys.readouterr().err
     broken = dataclasses.replace(config, name="broken")
     with pytest.raises(RuntimeError, match="the third step"):
-        training.train(broken, tmp_path, tmp_path / "cache", [BreakOff(3)])
-    training.train(broken, tmp_path, tmp_path / "cache")
+        trainer.train(broken, tmp_path, tmp_path / "cache", [BreakOff(3)])
+    trainer.train(broken, tmp_path, tmp_path / "cache")
     assert "Resumed at step 3" in capsys.readouterr().err
     files = [tmp_path / run / "latest.weights.h5" for run in ("whole", "broken")]
     for one, other in zip(*([w.numpy() for w in weights_of(whole, file)] for file in files), strict=True):
@@ -346,7 +344,7 @@ def test_the_loss_of_document_004_is_shown_without_a_perplexity(text_file, tmp_p
         config = override(
             small(preset(name)), ["corpus.source=files", f"corpus.files={text_file}", "dataset.windows=8"]
         )
-        run = training.train(config, tmp_path, tmp_path / "cache")
+        run = trainer.train(config, tmp_path, tmp_path / "cache")
         tags = {tag for tag, _, _ in read_events(run.folder / "logs")}
         assert {"train/loss", "validation/perplexity"} <= tags
         assert ("train/perplexity" in tags) == is_likelihood

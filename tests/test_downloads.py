@@ -10,8 +10,8 @@ from xml.sax.saxutils import quoteattr
 
 import pytest
 
-from pipeline import corpus, downloads
 from pipeline.config import CorpusConfig
+from pipeline.data import corpus, downloads
 from tests.conftest import refusal
 
 BOOKS = {f"gutenberg/{number}.txt": f"Book {number}.\n" * 20 for number in range(3)}

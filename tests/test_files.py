@@ -10,8 +10,9 @@ import unicodedata
 
 import pytest
 
-from pipeline import corpus, files
-from pipeline.config import CorpusConfig, RequestError
+from pipeline.config import CorpusConfig
+from pipeline.data import corpus, readers
+from pipeline.settings import RequestError
 from tests.conftest import refusal
 
 
@@ -32,7 +33,7 @@ def read(path, **settings):
 
 
 def test_docstring_examples():
-    result = doctest.testmod(files)
+    result = doctest.testmod(readers)
     assert result.attempted >= 2 and result.failed == 0
 
 
@@ -41,12 +42,12 @@ def test_docstring_examples():
 
 def test_clean_follows_each_setting():
     dirty = "Cafe\u0301\r\n\x00ﬁn\rlast\x85\x7f\tend"
-    assert files.clean(dirty, CorpusConfig()) == "Café\nﬁn\nlast\tend"
-    assert files.clean(dirty, CorpusConfig(unicode_form="NFKD")) == "Cafe\u0301\nfin\nlast\tend"
-    assert files.clean(dirty, CorpusConfig(unicode_form="none")) == "Cafe\u0301\nﬁn\nlast\tend"
-    assert files.clean(dirty, CorpusConfig(line_ends=False)) == "Café\r\nﬁn\rlast\tend"
-    assert files.clean(dirty, CorpusConfig(control_characters=True)) == "Café\n\x00ﬁn\nlast\x85\x7f\tend"
-    assert files.clean("e\x01\u0301", CorpusConfig()) == "é"
+    assert readers.clean(dirty, CorpusConfig()) == "Café\nﬁn\nlast\tend"
+    assert readers.clean(dirty, CorpusConfig(unicode_form="NFKD")) == "Cafe\u0301\nfin\nlast\tend"
+    assert readers.clean(dirty, CorpusConfig(unicode_form="none")) == "Cafe\u0301\nﬁn\nlast\tend"
+    assert readers.clean(dirty, CorpusConfig(line_ends=False)) == "Café\r\nﬁn\rlast\tend"
+    assert readers.clean(dirty, CorpusConfig(control_characters=True)) == "Café\n\x00ﬁn\nlast\x85\x7f\tend"
+    assert readers.clean("e\x01\u0301", CorpusConfig()) == "é"
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD", "none"])
@@ -57,27 +58,27 @@ def test_cleaning_in_blocks_equals_cleaning_the_whole(form):
     generator = random.Random(form)
     for _ in range(300):
         whole = "".join(generator.choices(alphabet, k=30))
-        expected = files._CONTROL.sub("", whole.replace("\r\n", "\n").replace("\r", "\n"))
+        expected = readers._CONTROL.sub("", whole.replace("\r\n", "\n").replace("\r", "\n"))
         expected = expected if form == "none" else unicodedata.normalize(form, expected)
         size = generator.randint(1, 5)
         blocks = [whole[start : start + size] for start in range(0, len(whole), size)]
-        assert "".join(files._cleaned(blocks, config)) == expected == files.clean(whole, config)
+        assert "".join(readers._cleaned(blocks, config)) == expected == readers.clean(whole, config)
 
 
 def test_what_cleaning_leaves_alone_is_found_by_looks():
     for code in range(sys.maxunicode + 1):
         text = f"a{chr(code)}我"
-        assert files._has_control(text) == bool(files._CONTROL.search(text)), hex(code)
-        if files._is_latin(chr(code)):
+        assert readers._has_control(text) == bool(readers._CONTROL.search(text)), hex(code)
+        if readers._is_latin(chr(code)):
             assert unicodedata.is_normalized("NFC", chr(code) + chr(code)), hex(code)
-    assert not files._has_control("") and not files._has_control("\t\r\n" * 3) and files._has_control("\n\n\x00")
+    assert not readers._has_control("") and not readers._has_control("\t\r\n" * 3) and readers._has_control("\n\n\x00")
 
 
 def test_no_character_that_composes_with_the_one_beforestarts_afresh():
     for code in range(sys.maxunicode + 1):
         parts = unicodedata.decomposition(chr(code)).split()
         if len(parts) == 2 and not parts[0].startswith("<"):
-            assert not files.starts_afresh(chr(int(parts[1], 16))), hex(code)
+            assert not readers.starts_afresh(chr(int(parts[1], 16))), hex(code)
 
 
 # === Files ===
@@ -200,7 +201,7 @@ def write(path, content):
 @pytest.mark.parametrize("block_bytes", [1, 1 << 20])
 def test_unreadable_content_is_refused(tmp_path, monkeypatch, block_bytes, name, content, settings, words):
     if words != ["looks binary"]:  # which is seen in the first block only
-        monkeypatch.setattr(files, "BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(readers, "BLOCK_BYTES", block_bytes)
     with pytest.raises(RequestError) as caught:
         read(write(tmp_path / name, content), **settings)
     for word in words:
@@ -222,5 +223,5 @@ def test_errors_can_be_replaced(tmp_path):
 def test_one_json_value_is_not_read_as_text(tmp_path):
     path = tmp_path / "poems.json"
     path.write_text('[{"text": "a"}]')
-    assert "into a .jsonl file" in refusal(lambda: list(files.read(path, CorpusConfig())))
+    assert "into a .jsonl file" in refusal(lambda: list(readers.read(path, CorpusConfig())))
     assert "into a .jsonl file" in refusal(corpus.load, CorpusConfig(source="files", files=(str(path),)))

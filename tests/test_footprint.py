@@ -5,9 +5,10 @@ import math
 
 import pytest
 
-from pipeline import footprint
-from pipeline.config import MODELS, DatasetConfig, RunConfig, TrainingConfig, override
-from pipeline.footprint import refuse_beyond_memory, weight_bytes
+from pipeline.config import DatasetConfig, TrainingConfig
+from pipeline.run_config import MODELS, RunConfig, override
+from pipeline.training import memory_estimate
+from pipeline.training.memory_estimate import refuse_beyond_memory, weight_bytes
 from tests.conftest import refusal
 
 
@@ -28,8 +29,8 @@ def run_of(cls) -> RunConfig:
     ids=lambda training: training.optimizer,
 )
 def test_what_is_counted_is_what_is_built(cls, training):
-    from pipeline.models import build
-    from pipeline.optimization import build_optimizer
+    from pipeline.models.families import build
+    from pipeline.training.train_step import build_optimizer
 
     config = run_of(cls)
     source_size = 30 if config.reads_pairs else None
@@ -60,26 +61,26 @@ def test_sizes_that_no_machine_holds_are_counted_all_the_same():
     ],
 )
 def test_what_is_too_large_is_named(monkeypatch, settings, vocabulary_size, words):
-    monkeypatch.setattr(footprint, "memory", lambda: 25 * 10**9)
+    monkeypatch.setattr(memory_estimate, "memory", lambda: 25 * 10**9)
     message = refusal(refuse_beyond_memory, override(RunConfig(), settings), vocabulary_size)
     assert [word for word in ["at least", "GB", *words] if word not in message] == []
 
 
 def test_what_may_fit_is_not_refused(monkeypatch):
-    monkeypatch.setattr(footprint, "memory", lambda: 10**9)
+    monkeypatch.setattr(memory_estimate, "memory", lambda: 10**9)
     refuse_beyond_memory(RunConfig(), 5000)
     # Sentences are as long as they are, however long the longest may be.
     refuse_beyond_memory(override(RunConfig(), ["dataset.batches=sentences", "dataset.sequence_length=1000000000"]), 70)
-    monkeypatch.setattr(footprint, "memory", lambda: None)  # nothing is known
+    monkeypatch.setattr(memory_estimate, "memory", lambda: None)  # nothing is known
     refuse_beyond_memory(override(RunConfig(), ["model.units=1000000"]), 70)
 
 
 def test_a_container_s_limit_counts(monkeypatch, tmp_path):
-    assert footprint.memory() > 10**8
-    monkeypatch.setattr(footprint, "CGROUPS", tmp_path)
-    whole = footprint.memory()
+    assert memory_estimate.memory() > 10**8
+    monkeypatch.setattr(memory_estimate, "CGROUPS", tmp_path)
+    whole = memory_estimate.memory()
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory").mkdir()
-    assert footprint.memory() == whole
+    assert memory_estimate.memory() == whole
     (tmp_path / "memory" / "memory.limit_in_bytes").write_text("1000000\n")
-    assert footprint.memory() == 1_000_000
+    assert memory_estimate.memory() == 1_000_000

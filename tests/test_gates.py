@@ -4,15 +4,15 @@ import keras
 import numpy as np
 import pytest
 
-from pipeline import layers
-from pipeline.gates import gates
+from pipeline.layers import recurrent
+from pipeline.lessons.gates import gates
 
 LAYERS = {
     "lstm": keras.layers.LSTM,
     "gru": keras.layers.GRU,
     "rnn": keras.layers.SimpleRNN,
-    "our lstm": layers.LSTM,
-    "our gru": layers.GRU,
+    "our lstm": recurrent.LSTM,
+    "our gru": recurrent.GRU,
 }
 
 

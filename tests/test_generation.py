@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline import decoding, generation, serving, text_model
 from pipeline import run as runs
-from pipeline.config import RequestError
-from pipeline.evaluation import held_out_batches, negative_log_likelihood
-from pipeline.token_files import TokenFile, write_ids
+from pipeline.data.token_cache import TokenFile, write_ids
+from pipeline.decoding import loop, signatures
+from pipeline.evaluation.likelihood import held_out_batches, negative_log_likelihood
+from pipeline.serving import export as serving
+from pipeline.serving import generation
+from pipeline.settings import RequestError
 
 PROMPTS = ["the", "我喜歡", "", "light and \n water", "🙂 unheard of"]
 
@@ -33,8 +35,9 @@ def test_prompt_and_text_joined_are_the_whole(tiny_run):
 @pytest.mark.parametrize("cell, tied", [("lstm", True), ("gru", True), ("rnn", False)])
 def test_logits_of_a_row_are_the_same_in_any_batch(cell, tied):
     """Sizes at which matrix products take different paths; below `least_rows` a batch is filled up."""
-    from pipeline.config import LanguageModelConfig
-    from pipeline.models import build, language_model
+    from pipeline.models.families import build
+    from pipeline.models.language_model import network as language_model
+    from pipeline.models.language_model.config import LanguageModelConfig
 
     model = build(LanguageModelConfig(cell=cell, embedding_dim=64, units=64, tie_embeddings=tied), 1000)
     decoder = language_model.decoder(model)
@@ -57,9 +60,9 @@ def test_a_row_does_not_depend_on_its_neighbours(tiny_run):
 
 def test_rows_that_fill_a_batch_up_ask_for_nothing(tiny_run):
     """They asked for top_p=0 and a penalty of 0, which slowed a single text down, and changed one with NaN."""
-    model = text_model.text_model(tiny_run, tiny_run.model)
-    sampling = decoding.Sampling(*(tf.constant([value]) for value in (5, 1.0, 0, 1.0, 1.0, 3)))
-    text, filled = model._filled((tf.constant(["in"]), sampling), ("", decoding.NO_TOKENS))
+    model = signatures.text_model(tiny_run, tiny_run.model)
+    sampling = loop.Sampling(*(tf.constant([value]) for value in (5, 1.0, 0, 1.0, 1.0, 3)))
+    text, filled = model._filled((tf.constant(["in"]), sampling), ("", loop.NO_TOKENS))
     assert text.numpy().tolist() == [b"in", b""]
     assert [part.numpy()[1] for part in filled] == [0, 0.0, 0, 1.0, 1.0, 0]
     requests = {"max_new_tokens": [9, 9], "temperature": [1.0, 0.0], "top_p": [math.nan, 0.5], "seed": [1, 1]}
@@ -86,7 +89,7 @@ def test_an_unknown_prompt_word_changes_nothing_but_the_state(tiny_run):
 
 def test_score_is_the_likelihood_of_evaluation(tiny_run, functions, tmp_path):
     """The served score, step by step, and the evaluation, batch by batch, say the same of the same document."""
-    from pipeline.corpus import Piece
+    from pipeline.data.corpus import Piece
 
     text = "the light and the water 我喜歡學習"
     tokens: TokenFile = write_ids([Piece(text, True)], tiny_run.tokenizer, tmp_path / "one.ids")

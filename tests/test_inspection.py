@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline import corpus, files, inspection, presets, tokenizer
-from pipeline.config import CorpusConfig, RequestError
+from pipeline.config import CorpusConfig
+from pipeline.data import corpus, inspection, readers, tokenizer
+from pipeline.presets import presets
+from pipeline.settings import RequestError
 
 
 @pytest.fixture
@@ -81,7 +83,7 @@ def test_odd_characters_come_most_frequent_first(facts_of):
 def test_a_line_in_many_pieces_is_one_line(facts_of, monkeypatch):
     text = "x" * 50 + "\nab\nab\n" + "y z" * 20
     whole = facts_of(text)
-    monkeypatch.setattr(files, "PIECE_CHARACTERS", 7)
+    monkeypatch.setattr(readers, "PIECE_CHARACTERS", 7)
     monkeypatch.setattr(inspection, "BLOCK_CHARACTERS", 5)
     facts = facts_of(text)
     assert (facts["lines"], facts["empty_lines"], facts["longest_line"]) == (4, 0, 60)

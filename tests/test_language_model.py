@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.config import LanguageModelConfig, RequestError
-from pipeline.models import FAMILIES, build, language_model
-from pipeline.models.language_model import decoder, forward, initial_state, loss, recurrent_layers
+from pipeline.models.families import FAMILIES, build
+from pipeline.models.language_model import network as language_model
+from pipeline.models.language_model.config import LanguageModelConfig
+from pipeline.models.language_model.network import decoder, forward, initial_state, loss, recurrent_layers
+from pipeline.settings import RequestError
 
 VOCABULARY = 11
 CELLS = ("lstm", "gru", "rnn")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline import layers, stepping
+from pipeline.layers import recurrent, recurrent_step
 
 CELLS = ("LSTM", "GRU")
 SIZES = [(3, 4, 5, 4), (1, 2, 3, 16), (5, 1, 1, 1)]  # B, T, E, U
@@ -28,7 +28,7 @@ def seed():
 
 def pair(cell, units, features, batch_size=None, **arguments):
     """A stock layer and a fast one with the same random weights, biases included."""
-    stock, fast = getattr(keras.layers, cell)(units, **arguments), getattr(layers, cell)(units, **arguments)
+    stock, fast = getattr(keras.layers, cell)(units, **arguments), getattr(recurrent, cell)(units, **arguments)
     for layer in (stock, fast):
         layer.build((batch_size, None, features))
     for ours, theirs in zip(fast.trainable_weights, stock.trainable_weights, strict=True):
@@ -79,7 +79,7 @@ def assert_same(ours, theirs, tolerance=1e-5):
 def layout(request, monkeypatch):
     """How the loops hold a batch, whatever its size."""
     for name in ("COLUMNS_FROM", "COLUMNS_FROM_IN_HALF"):
-        monkeypatch.setattr(layers, name, {"rows": 1000, "columns": 1}[request.param])
+        monkeypatch.setattr(recurrent, name, {"rows": 1000, "columns": 1}[request.param])
 
 
 # === Agreement with Keras ===
@@ -147,7 +147,7 @@ def test_mixed_precision(cell, policy, tolerance, layout):
 
 def counter(cell, dtype):
     """A layer whose state does not depend on its input: c ← c + 1 for LSTM, h ← h + (1 − h) / 404 for GRU."""
-    layer = getattr(layers, cell)(2, return_sequences=True, return_state=True, dtype=dtype)
+    layer = getattr(recurrent, cell)(2, return_sequences=True, return_state=True, dtype=dtype)
     layer.build((None, None, 3))
     gates = {"LSTM": (100.0, 100.0, 100.0, 100.0), "GRU": (6.0, 100.0, 100.0)}[cell]  # σ(6) = 403 / 404
     bias = np.repeat(gates, 2)
@@ -167,7 +167,7 @@ def test_states_are_not_rounded_at_every_step(cell, policy, layout):
     x = tf.zeros((3, 400, 3))
     _, *states = layer(x)
     np.testing.assert_allclose(tf.cast(states[-1], tf.float32), np.full((3, 2), COUNTED[cell]), rtol=0.01)
-    stepper = stepping.stepper([layer], lambda token_ids: tf.gather(x[:, 0], token_ids), vocabulary_size=3)
+    stepper = recurrent_step.stepper([layer], lambda token_ids: tf.gather(x[:, 0], token_ids), vocabulary_size=3)
     carried = stepper.begin([layer.get_initial_state(3)])
     for _ in range(400):
         _, carried = stepper.step(tf.range(3), carried)
@@ -220,16 +220,16 @@ def test_equal_bit_for_bit_from_call_to_call(cell, layout):
 
 def runs_fast(layer, monkeypatch):
     calls = []
-    original = layers._recurrence
-    monkeypatch.setattr(layers, "_recurrence", lambda *a: calls.append(1) or original(*a))
+    original = recurrent._recurrence
+    monkeypatch.setattr(recurrent, "_recurrence", lambda *a: calls.append(1) or original(*a))
     layer(tf.zeros((2, 3, 4)))
     return bool(calls)
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_standard_layer_is_fast(cell, monkeypatch):
-    assert runs_fast(getattr(layers, cell)(3, dropout=0.1), monkeypatch)
-    assert runs_fast(getattr(layers, cell)(3, use_cudnn=False), monkeypatch)
+    assert runs_fast(getattr(recurrent, cell)(3, dropout=0.1), monkeypatch)
+    assert runs_fast(getattr(recurrent, cell)(3, use_cudnn=False), monkeypatch)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -257,14 +257,14 @@ def test_other_layers_run_as_keras_runs_them(cell, arguments, monkeypatch):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_gpu_keeps_keras_path(cell, monkeypatch):
-    layer = getattr(layers, cell)(3, use_cudnn=False)
+    layer = getattr(recurrent, cell)(3, use_cudnn=False)
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind=None: ["a GPU"])
     assert not runs_fast(layer, monkeypatch)
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_second_derivatives_are_refused(cell):
-    layer = getattr(layers, cell)(3)
+    layer = getattr(recurrent, cell)(3)
     x = tf.random.normal((2, 3, 4))
     with tf.GradientTape() as outer:
         outer.watch(x)
@@ -290,7 +290,7 @@ def model_of(module, cell, **arguments):
 @pytest.mark.parametrize("cell", CELLS)
 def test_weights_files_and_configurations_go_both_ways(cell, tmp_path):
     token_ids = np.array([[3, 1, 4, 0], [1, 5, 0, 0]])
-    for writer, reader in ((layers, keras.layers), (keras.layers, layers)):
+    for writer, reader in ((recurrent, keras.layers), (keras.layers, recurrent)):
         model, other = model_of(writer, cell), model_of(reader, cell)
         model.save_weights(tmp_path / "model.weights.h5")
         other.load_weights(tmp_path / "model.weights.h5")
@@ -305,12 +305,12 @@ def test_weights_files_and_configurations_go_both_ways(cell, tmp_path):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_saved_model_file_loads_as_keras_layer_and_as_ours(cell, tmp_path):
-    model = model_of(layers, cell)
+    model = model_of(recurrent, cell)
     model.save(tmp_path / "model.keras")
     plain = keras.models.load_model(tmp_path / "model.keras")
-    ours = keras.models.load_model(tmp_path / "model.keras", custom_objects={cell: getattr(layers, cell)})
+    ours = keras.models.load_model(tmp_path / "model.keras", custom_objects={cell: getattr(recurrent, cell)})
     assert type(plain.get_layer("first")) is getattr(keras.layers, cell)
-    assert type(ours.get_layer("first")) is getattr(layers, cell)
+    assert type(ours.get_layer("first")) is getattr(recurrent, cell)
     token_ids = np.array([[3, 1, 4, 0], [1, 5, 0, 0]])
     assert_same(plain(token_ids), ours(token_ids))
     assert_same(model(token_ids), ours(token_ids))
@@ -318,7 +318,7 @@ def test_a_saved_model_file_loads_as_keras_layer_and_as_ours(cell, tmp_path):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_export(cell, layout, tmp_path):
-    model = model_of(layers, cell)
+    model = model_of(recurrent, cell)
     model.export(tmp_path / "export", verbose=False)
     token_ids = np.array([[3, 1, 4, 0], [1, 5, 0, 0]], "int32")
     served = tf.saved_model.load(tmp_path / "export")
@@ -336,7 +336,7 @@ def test_stateful(cell):
 @pytest.mark.parametrize("cell", CELLS)
 def test_fit_learns(cell):
     inputs = keras.Input((6, 2))
-    model = keras.Model(inputs, keras.layers.Dense(1)(getattr(layers, cell)(8, dropout=0.1)(inputs)))
+    model = keras.Model(inputs, keras.layers.Dense(1)(getattr(recurrent, cell)(8, dropout=0.1)(inputs)))
     model.compile(keras.optimizers.Adam(0.03), "mse")
     x = np.random.normal(size=(64, 6, 2)).astype("float32")
     losses = model.fit(x, x[:, -1, :1], epochs=5, batch_size=16, verbose=0).history["loss"]
@@ -354,7 +354,7 @@ def test_compiled_by_xla(cell, layout):
 @pytest.mark.parametrize("cell", CELLS)
 def test_bidirectional_wrapper(cell):
     stock, fast = (
-        keras.layers.Bidirectional(getattr(m, cell)(3, return_sequences=True)) for m in (keras.layers, layers)
+        keras.layers.Bidirectional(getattr(m, cell)(3, return_sequences=True)) for m in (keras.layers, recurrent)
     )
     x, mask = tf.random.normal((2, 5, 4)), mask_of("right", 2, 5)
     fast(x), stock(x)
@@ -370,7 +370,7 @@ def read(cell, both, training=True, units=(3,), rate=0.0, ids=IDS, in_graph=Fals
     keras.utils.set_random_seed(2)
     embedding, dropout = keras.layers.Embedding(6, 4, dtype=dtype), keras.layers.Dropout(rate, seed=7, dtype=dtype)
     options = {"return_sequences": True, "return_state": True, "dtype": dtype} | arguments
-    stack = [getattr(layers, cell)(size, **options) for size in units]
+    stack = [getattr(recurrent, cell)(size, **options) for size in units]
     embedding.build()
     for layer, features in zip(stack, [4, *units], strict=False):
         layer.build((None, None, features))
@@ -400,7 +400,7 @@ def one_by_one(stack, embedding, ids, states, dropout, training):
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("go_backwards", [False, True])
 def test_tokens_read_once_each_are_those_read_one_by_one(cell, go_backwards, layout):
-    ours, known = (read(cell, both, go_backwards=go_backwards) for both in (layers.read_tokens, one_by_one))
+    ours, known = (read(cell, both, go_backwards=go_backwards) for both in (recurrent.read_tokens, one_by_one))
     assert_same(ours, known)
 
 
@@ -412,7 +412,7 @@ def test_layers_side_by_side_are_those_one_by_one(cell, units, rate, steps, in_g
     """From 8 steps on they run in pieces, in rows; with dropout, what is drawn is the same."""
     ids = np.random.default_rng(1).integers(0, 6, (3, steps))
     options = {"units": units, "rate": rate, "ids": ids, "in_graph": in_graph}
-    ours, known = (read(cell, both, **options) for both in (layers.read_tokens, one_by_one))
+    ours, known = (read(cell, both, **options) for both in (recurrent.read_tokens, one_by_one))
     assert_same(ours, known)
 
 
@@ -422,7 +422,7 @@ def test_layers_side_by_side_are_those_one_by_one(cell, units, rate, steps, in_g
 def test_layers_side_by_side_in_half_precision(cell, policy, tolerance, rate):
     ids = np.random.default_rng(1).integers(0, 6, (3, 13))
     options = {"units": (3, 5), "rate": rate, "ids": ids, "dtype": policy}
-    ours, known = (read(cell, both, **options) for both in (layers.read_tokens, one_by_one))
+    ours, known = (read(cell, both, **options) for both in (recurrent.read_tokens, one_by_one))
     assert [x.dtype for x in ours] == [x.dtype for x in known]
     assert_same(ours, known, tolerance)
 
@@ -432,11 +432,11 @@ def test_a_last_state_may_have_a_sparse_gradient(cell):
     """`tf.gather` gives one: here of as many rows as the state has, one of them named twice."""
 
     def last_rows(stack, embedding, ids, states, dropout, training):
-        outputs, last = layers.read_tokens(stack, embedding, ids, states, dropout, training)
+        outputs, last = recurrent.read_tokens(stack, embedding, ids, states, dropout, training)
         return outputs, [[tf.gather(state, [0, 0, 1]) for state in layer_states] for layer_states in last]
 
     def last_rows_by_product(stack, embedding, ids, states, dropout, training):
-        outputs, last = layers.read_tokens(stack, embedding, ids, states, dropout, training)
+        outputs, last = recurrent.read_tokens(stack, embedding, ids, states, dropout, training)
         rows = tf.one_hot([0, 0, 1], 3)
         return outputs, [[tf.matmul(rows, state) for state in layer_states] for layer_states in last]
 
@@ -447,17 +447,17 @@ def test_a_last_state_may_have_a_sparse_gradient(cell):
 @pytest.mark.parametrize("cell", CELLS)
 def test_which_layers_run_together(cell):
     def made(cell=cell, **options):
-        layer = getattr(layers, cell)(3, return_sequences=True, return_state=True, **options)
+        layer = getattr(recurrent, cell)(3, return_sequences=True, return_state=True, **options)
         layer.build((2, None, 3))
         return layer
 
     def together(*stack, training=True):
-        return layers._run_together(stack, training)
+        return recurrent._run_together(stack, training)
 
     assert together(made(), made()) and together(made(go_backwards=True))
     assert together(made(), made(dropout=0.5), training=False)
     assert not together(made("LSTM"), made("GRU"))
-    assert not together(getattr(layers, cell)(3))  # what has no weights yet
+    assert not together(getattr(recurrent, cell)(3))  # what has no weights yet
     for other in (
         {"stateful": True},
         {"activity_regularizer": "l2"},
@@ -482,17 +482,20 @@ def test_which_layers_run_together(cell):
     ],
 )
 def test_small_batches_of_many_steps_run_in_pieces(rows, steps, num_layers, pieces):
-    found = layers._pieces(num_layers, tf.keras.Input((rows, 3), batch_size=steps))
+    found = recurrent._pieces(num_layers, tf.keras.Input((rows, 3), batch_size=steps))
     assert [steps and len(range(steps)[piece]) for piece in found] == (pieces or [steps])
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_gradient_of_an_embedding_names_each_token_once(cell):
-    embedding, layer = keras.layers.Embedding(6, 4), getattr(layers, cell)(3, return_sequences=True, return_state=True)
+    embedding, layer = (
+        keras.layers.Embedding(6, 4),
+        getattr(recurrent, cell)(3, return_sequences=True, return_state=True),
+    )
     layer.build((None, None, 4))
     with tf.GradientTape() as tape:
         ids, states = tf.constant([[5, 1, 5], [1, 5, 1]]), states_of(cell, 2, 3)
-        outputs, _ = layers.read_tokens([layer], embedding, ids, [states])
+        outputs, _ = recurrent.read_tokens([layer], embedding, ids, [states])
     gradient = tape.gradient(outputs, embedding.trainable_variables)[0]
     assert sorted(gradient.indices.numpy().tolist()) == [1, 5]
 
@@ -501,21 +504,24 @@ def test_the_gradient_of_an_embedding_names_each_token_once(cell):
 @pytest.mark.parametrize("options", [{"dropout": 0.5}, {"recurrent_activation": "tanh"}])
 def test_tokens_that_are_not_alike_are_read_one_by_one(cell, options, monkeypatch):
     """Dropout at each step another; or a layer that Keras runs."""
-    monkeypatch.setattr(layers, "_all_steps", None) if "dropout" not in options else None
-    ours, known = (read(cell, both, **options) for both in (layers.read_tokens, one_by_one))
+    monkeypatch.setattr(recurrent, "_all_steps", None) if "dropout" not in options else None
+    ours, known = (read(cell, both, **options) for both in (recurrent.read_tokens, one_by_one))
     assert_same(ours, known, 0.0)
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_tokens_of_any_number_are_read_in_a_graph(cell):
-    layer, embedding = getattr(layers, cell)(3, return_sequences=True, return_state=True), keras.layers.Embedding(6, 4)
+    layer, embedding = (
+        getattr(recurrent, cell)(3, return_sequences=True, return_state=True),
+        keras.layers.Embedding(6, 4),
+    )
     layer.build((None, None, 4))
 
     @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32)])
     def gradients(ids):
         states = layer.get_initial_state(tf.shape(ids)[0])
         with tf.GradientTape() as tape:
-            outputs, _ = layers.read_tokens([layer], embedding, ids, [states], training=True)
+            outputs, _ = recurrent.read_tokens([layer], embedding, ids, [states], training=True)
         return outputs, [tf.convert_to_tensor(g) for g in tape.gradient(outputs, layer.trainable_variables)]
 
     for shape in ((0, 5), (2, 3), (40, 1)):
@@ -534,10 +540,10 @@ def test_a_token_that_comes_up_thousands_of_times_counts_thousands_of_times(cell
     for dtype in ("float32", policy):
         keras.utils.set_random_seed(2)
         embedding = keras.layers.Embedding(6, 4, dtype=dtype)
-        layer = getattr(layers, cell)(3, return_sequences=True, return_state=True, dtype=dtype)
+        layer = getattr(recurrent, cell)(3, return_sequences=True, return_state=True, dtype=dtype)
         layer.build((None, None, 4))
         with tf.GradientTape() as tape:
-            outputs, _ = layers.read_tokens([layer], embedding, ids, [states_of(cell, 64, 3)], training=True)
+            outputs, _ = recurrent.read_tokens([layer], embedding, ids, [states_of(cell, 64, 3)], training=True)
             loss = tf.reduce_mean(tf.cast(outputs, tf.float32))
         found[dtype] = [tf.convert_to_tensor(g) for g in tape.gradient(loss, embedding.trainable_variables)]
     for one, other in zip(found["float32"], found[policy], strict=True):
@@ -546,7 +552,7 @@ def test_a_token_that_comes_up_thousands_of_times_counts_thousands_of_times(cell
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_known_number_of_steps_stays_known(cell):
-    layer = getattr(layers, cell)(3, return_sequences=True)
+    layer = getattr(recurrent, cell)(3, return_sequences=True)
     shapes = []
 
     @tf.function(input_signature=[tf.TensorSpec([None, 5, 4])])

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from pipeline import memory
-from pipeline.memory import SYMBOLS, OpenGates, build, examples, gradient_by_step
+from pipeline.lessons import memory_task
+from pipeline.lessons.memory_task import SYMBOLS, OpenGates, build, examples, gradient_by_step
 
 CELLS = ("rnn", "lstm", "gru")
 
@@ -70,7 +70,7 @@ def test_closed_gates_are_those_of_keras():
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_short_lag_is_learnt(cell):
-    result = memory.run(cell, lag=3, steps=150)
+    result = memory_task.run(cell, lag=3, steps=150)
     assert result.accuracy > 0.9
     assert result.gradient.shape == (4,) and (result.gradient > 0).all()
 

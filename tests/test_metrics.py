@@ -7,7 +7,7 @@ import logging
 import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
-from pipeline import metrics
+from pipeline.evaluation import references as metrics
 
 SOURCES = ["the cat sat on the mat", "a dog ran home", "it rains"]
 OUTPUTS = ["the cat sat on a mat", "the dog ran all the way home", "it rains"]

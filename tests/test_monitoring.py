@@ -9,9 +9,9 @@ import tensorflow as tf
 from tensorboard.plugins import base_plugin
 from tensorboard.plugins.projector.projector_plugin import ProjectorPlugin
 
-from pipeline import monitoring
-from pipeline.config import override
-from pipeline.monitoring import Monitor, write_projector
+from pipeline.run_config import override
+from pipeline.training import tensorboard
+from pipeline.training.tensorboard import Monitor, write_projector
 
 
 def by_tag(events):
@@ -108,7 +108,7 @@ def test_every_row_of_the_embedding_has_its_label(tmp_path):
 
 
 def test_a_large_vocabulary_is_cut(tmp_path, monkeypatch):
-    monkeypatch.setattr(monitoring, "PROJECTED_TOKENS", 4)
+    monkeypatch.setattr(tensorboard, "PROJECTED_TOKENS", 4)
     write_projector(tmp_path, embedding_of(9), tuple("abcdefghi"))
     assert (tmp_path / "labels.tsv").read_text("utf-8").split() == list("abcd")
     assert tf.train.load_checkpoint(str(tmp_path / "embedding")).get_variable_to_shape_map()[
@@ -130,9 +130,9 @@ def test_what_is_shown_beyond_a_checkpoint_is_taken_back(tmp_path, read_events):
     with Monitor(tmp_path) as monitor:
         for step in (10, 20, 30):
             monitor.scalars(step, {"train/loss": 1.0})
-    monitoring.forget(tmp_path, 20)
+    tensorboard.forget(tmp_path, 20)
     assert [step for _, step, _ in read_events(tmp_path)] == [10, 20]
     path = next(tmp_path.glob("events.*"))
     path.write_bytes(path.read_bytes()[:-5])  # cut short, as by a kill
-    monitoring.forget(tmp_path, 10)
+    tensorboard.forget(tmp_path, 10)
     assert [step for _, step, _ in read_events(tmp_path)] == [10]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.optimization import Adam, _clip
+from pipeline.training.train_step import Adam, _clip
 
 
 def applying(optimizer, weights, compiled):

@@ -12,19 +12,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline import evaluation, generation, metrics, run, serving, training
-from pipeline.config import (
-    Document001Config,
-    SamplingConfig,
-    TokenizerConfig,
-    TrainingConfig,
-    override,
-)
-from pipeline.dataset import Pairs, to_dataset
-from pipeline.pairs import Pair, PairSplit
-from pipeline.presets import PRESETS, preset
-from pipeline.text_model import text_model
-from pipeline.token_files import open_corpus, prepare, write_pairs
+from pipeline import run
+from pipeline.config import SamplingConfig, TokenizerConfig, TrainingConfig
+from pipeline.data.batching import Pairs, to_dataset
+from pipeline.data.pairs import Pair, PairSplit
+from pipeline.data.token_cache import open_corpus, prepare, write_pairs
+from pipeline.decoding.signatures import text_model
+from pipeline.evaluation import likelihood, references
+from pipeline.models.documents.config import Document001Config
+from pipeline.presets.presets import PRESETS, preset
+from pipeline.run_config import override
+from pipeline.serving import export, generation
+from pipeline.training import trainer
 from tests.conftest import refusal, small, some_pairs, written
 from tests.test_training import At, Crash, crash, figures, same_weights
 
@@ -43,7 +42,7 @@ def shared_run(pair_config, tmp_path_factory):
         training=TrainingConfig(epochs=1),
         sampling=SamplingConfig(max_new_tokens=40, temperature=1.0, max_length_ratio=0.5),
     )
-    return training.train(config, tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("cache"))
+    return trainer.train(config, tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture
@@ -130,7 +129,7 @@ def test_batches_of_pairs_are_a_pure_function_of_seed_epoch_and_index(split):
 def test_every_held_out_pair_is_scored_once_however_long(pair_run, tmp_path):
     pairs = [*some_pairs(9), Pair("red " * 500, "fish"), Pair("seven", "bird " * 100)]
     tokens = write_pairs(PairSplit(lambda: pairs), pair_run.tokenizer, pair_run.source_tokenizer, tmp_path)
-    batches = evaluation.held_out_batches(tokens, pair_run.config.dataset)
+    batches = likelihood.held_out_batches(tokens, pair_run.config.dataset)
     assert batches.too_long == 0 and batches.batch_size == 1  # one very long pair makes no huge batch
     assert sum(batches.batch(0, i)[2].sum() for i in range(batches.steps)) == tokens.tokens
 
@@ -188,7 +187,7 @@ def test_a_run_that_breaks_off_ends_like_one_that_does_not(pair_config, tmp_path
     config = override(config, ["model.attention=additive", "model.cell=lstm"])
 
     def train(name, *callbacks):
-        return training.train(dataclasses.replace(config, name=name), tmp_path, tmp_path / "cache", callbacks)
+        return trainer.train(dataclasses.replace(config, name=name), tmp_path, tmp_path / "cache", callbacks)
 
     whole = train("whole")
     steps = whole.history[0]["step"]
@@ -283,7 +282,7 @@ def test_the_length_of_a_source_limits_its_target(shared_run):
 
 
 def test_evaluate_measures_everything_and_json_can_write_it(pair_run):
-    found = evaluation.evaluate(pair_run, examples=2)
+    found = likelihood.evaluate(pair_run, examples=2)
     assert json.loads(json.dumps(found)) == found
     assert (found["run"], found["split"], found["sources"], found["beam_width"]) == ("pairs", "test", 6, 0)
     assert {"exact_match", "bleu", "chrf", "rouge_1", "rouge_l", "copied", "bleu_signature"} <= set(found)
@@ -295,13 +294,13 @@ def test_evaluate_measures_everything_and_json_can_write_it(pair_run):
     outputs = [one.text for one in generation.generate(pair_run, [pair.source for pair in pairs])]
     assert (
         found["chrf"]
-        == metrics.pair_figures([pair.source for pair in pairs], outputs, [[pair.target] for pair in pairs])["chrf"]
+        == references.pair_figures([pair.source for pair in pairs], outputs, [[pair.target] for pair in pairs])["chrf"]
     )
 
 
 def test_the_validation_is_that_of_a_separate_evaluation(pair_run):
     best = min(pair_run.history, key=lambda row: row["validation_nats_per_token"])
-    found = evaluation.evaluate(pair_run, split="validation", examples=0)
+    found = likelihood.evaluate(pair_run, split="validation", examples=0)
     assert found["split"] == "validation" and found["best"] == found["worst"] == []
     for name in ("nats_per_token", "tokens", "characters", "unknown_rate", "perplexity"):
         assert found[name] == pytest.approx(best[f"validation_{name}"], rel=1e-5)
@@ -313,7 +312,7 @@ def test_every_reference_of_a_source_counts(pair_run, tmp_path):
     [output, other] = (one.text for one in generation.generate(pair_run, sources, **search))
     rows = [Pair(sources[0], "zzz"), Pair(sources[1], other + "q"), Pair(sources[0], output), Pair(sources[0], "yy")]
     assert output and output not in ("zzz", "yy")
-    found = evaluation.evaluate(pair_run, [written(tmp_path / "other.tsv", rows)], **search)
+    found = likelihood.evaluate(pair_run, [written(tmp_path / "other.tsv", rows)], **search)
     assert (found["split"], found["sources"], found["exact_match"]) == ("files", 2, 0.5)
     assert found["tokens"] == sum(len(row.target) + 1 for row in rows)  # the likelihood is of all four
     assert found["best"][0]["references"] == ["zzz", output, "yy"] and found["best"][0]["chrf"] == 100
@@ -324,7 +323,7 @@ def test_the_score_is_the_likelihood_of_the_evaluation(pair_run, shared_run, tmp
     pairs = [*some_pairs(5, seed=4), Pair("unheard-of", "q🙂")]
     file = written(tmp_path / "some.tsv", pairs)
     for one in (pair_run, shared_run):
-        found = evaluation.evaluate(one, [file])
+        found = likelihood.evaluate(one, [file])
         columns = [tf.constant([getattr(pair, name) for pair in pairs]) for name in ("source", "target")]
         scored = generation.open_texts(one).functions["score"](text=columns[0], target=columns[1])
         nats = -float(tf.reduce_sum(scored["log_probability"]))
@@ -338,7 +337,7 @@ def test_evaluate_searches_with_beams_and_reads_parallel_files(pair_run, tmp_pat
     for name in ("source", "target"):
         (tmp_path / f"{name}.txt").write_text("".join(f"{getattr(pair, name)}\n" for pair in pairs), "utf-8")
     files = {"files": [str(tmp_path / "source.txt")], "target_files": [str(tmp_path / "target.txt")]}
-    found = evaluation.evaluate(pair_run, **files, beam_width=2, resamples=20)
+    found = likelihood.evaluate(pair_run, **files, beam_width=2, resamples=20)
     best = generation.generate(pair_run, [pair.source for pair in pairs], beam_width=2)
     assert found["beam_width"] == 2 and len(found["bleu_interval"]) == 2
     assert {row["source"]: row["output"] for row in found["worst"] + found["best"]} == {
@@ -347,18 +346,18 @@ def test_evaluate_searches_with_beams_and_reads_parallel_files(pair_run, tmp_pat
 
 
 def test_what_is_not_for_the_run_is_refused(pair_run, tiny_run):
-    assert "samples=2 is not for a run on pairs" in refusal(lambda: evaluation.evaluate(pair_run, samples=2))
+    assert "samples=2 is not for a run on pairs" in refusal(lambda: likelihood.evaluate(pair_run, samples=2))
     for option in ({"beam_width": 2}, {"target_files": ["x"]}, {"resamples": 5}):
-        words = refusal(lambda option=option: evaluation.evaluate(tiny_run, **option))
+        words = refusal(lambda option=option: likelihood.evaluate(tiny_run, **option))
         assert "is for runs on pairs, and tiny is none" in words
     # Targets without sources would be left out without a word.
-    assert "target_files" in refusal(lambda: evaluation.evaluate(pair_run, target_files=["x.txt"]))
+    assert "target_files" in refusal(lambda: likelihood.evaluate(pair_run, target_files=["x.txt"]))
 
 
 def test_evaluate_refuses_pairs_that_changed_since(pair_config, pair_run, tmp_path):
     other = written(tmp_path / "pairs.tsv", some_pairs(60, seed=2))
     changed = dataclasses.replace(pair_run, config=override(pair_run.config, [f"corpus.files={other}"]))
-    assert "has changed since it was trained" in refusal(evaluation.evaluate, changed)
+    assert "has changed since it was trained" in refusal(likelihood.evaluate, changed)
 
 
 # === Export ===
@@ -420,7 +419,7 @@ print(json.dumps(results))
 @pytest.fixture(scope="session")
 def pair_export(pair_run, tmp_path_factory):
     folder = shutil.copytree(pair_run.folder, tmp_path_factory.mktemp("exports") / "pairs")
-    return serving.export(run.load(folder))
+    return export.export(run.load(folder))
 
 
 @pytest.fixture(scope="session")
@@ -533,9 +532,9 @@ def test_a_preset_for_pairs_trains_for_an_epoch(name, pair_file, tmp_path, monke
     if config.corpus.source == "files":
         config = override(config, [f"corpus.files={pair_file}"])
     # Of a packaged corpus all of the validation pairs are kept: a few of them will do.
-    monkeypatch.setattr(training, "prepare", lambda *args: prepare_few(config, *args))
-    monkeypatch.setattr(training.monitoring, "shown_pairs", lambda split: [])
-    run_of = training.train(config, tmp_path, tmp_path / "cache")
+    monkeypatch.setattr(trainer, "prepare", lambda *args: prepare_few(config, *args))
+    monkeypatch.setattr(trainer.monitoring, "shown_pairs", lambda split: [])
+    run_of = trainer.train(config, tmp_path, tmp_path / "cache")
     assert math.isfinite(run_of.history[0]["loss"]) and run_of.history[0]["validation_tokens"] > 0
 
 

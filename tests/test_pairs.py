@@ -17,9 +17,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipeline import corpus, files, pair_sources, pairs
 from pipeline.config import CorpusConfig
-from pipeline.pairs import Pair
+from pipeline.data import corpus, pair_sources, pairs, readers
+from pipeline.data.pairs import Pair
 from tests.conftest import refusal
 
 ROWS = [("One café", "Ein Café"), ("two 漢字", "zwei 漢字"), ("three", "drei, und 3"), ("four e\u0301", "vier")]
@@ -124,8 +124,8 @@ def test_folders_and_globs_and_the_encoding(tmp_path):
 
 def test_sides_are_documents_in_the_same_order(tmp_path):
     split = pairs.read_split(of_files(), [str(write(tmp_path / "a.tsv", table(ROWS)))])
-    assert list(split.side("source")) == [files.Piece(pair.source, True) for pair in CLEAN]
-    assert list(split.side("target")) == [files.Piece(pair.target, True) for pair in CLEAN]
+    assert list(split.side("source")) == [readers.Piece(pair.source, True) for pair in CLEAN]
+    assert list(split.side("target")) == [readers.Piece(pair.target, True) for pair in CLEAN]
     assert list(split) == list(split) == CLEAN and split.names == (str(tmp_path / "a.tsv"),)
 
 

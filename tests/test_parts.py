@@ -7,13 +7,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline import config, evaluation, parts
-from pipeline.config import PARTED_ROWS, Document000Config, LanguageModelConfig, Seq2SeqConfig, TrainingConfig
-from pipeline.devices import open_devices
-from pipeline.models import build, family, language_model
-from pipeline.optimization import build_optimizer, make_step
-from pipeline.sides import Setup, random_batches
-from pipeline.tokenizer import Tokenizer
+from pipeline import config
+from pipeline.benchmark.contenders import Setup, random_batches
+from pipeline.config import MICRO_BATCHED_ROWS, TrainingConfig
+from pipeline.data.tokenizer import Tokenizer
+from pipeline.evaluation import likelihood
+from pipeline.layers import micro_batches
+from pipeline.models.documents.config import Document000Config
+from pipeline.models.families import build, family
+from pipeline.models.language_model import network as language_model
+from pipeline.models.language_model.config import LanguageModelConfig
+from pipeline.models.seq2seq.config import Seq2SeqConfig
+from pipeline.training.devices import open_devices
+from pipeline.training.train_step import build_optimizer, make_step
 
 
 def of_text(batch):
@@ -35,7 +41,7 @@ def learn(number, monkeypatch, network, settings, prepare=of_text, steps=3):
     """Some steps on batches of 32 rows: what each returned, the last state, and the weights."""
     monkeypatch.setattr(config, "PARTS", number)
     keras.utils.set_random_seed(1)
-    batches = [prepare(batch) for batch in random_batches(Setup(network, 60, batch_size=PARTED_ROWS, steps=7))]
+    batches = [prepare(batch) for batch in random_batches(Setup(network, 60, batch_size=MICRO_BATCHED_ROWS, steps=7))]
     model = build(network, 60, settings.precision, *([60] if prepare is of_pairs else []))
     optimizer = build_optimizer(settings)
     optimizer.build(model.trainable_variables)
@@ -83,7 +89,8 @@ def test_parts_of_a_batch_have_dropout_of_their_own(dropout, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("rows", "number"), [(PARTED_ROWS, 2), (PARTED_ROWS - 2, 1), (PARTED_ROWS + 1, 1), (None, 1), (64, 2)]
+    ("rows", "number"),
+    [(MICRO_BATCHED_ROWS, 2), (MICRO_BATCHED_ROWS - 2, 1), (MICRO_BATCHED_ROWS + 1, 1), (None, 1), (64, 2)],
 )
 def test_large_batches_alone_are_computed_in_parts(rows, number):
     assert open_devices("one").parts(rows) == number
@@ -97,14 +104,14 @@ def test_gpus_get_whole_batches(monkeypatch):
 def test_a_text_is_scored_in_parts_as_it_is_whole(monkeypatch):
     network = LanguageModelConfig(embedding_dim=4, units=6, num_layers=2)
     model = build(network, 60)
-    batch = tuple(map(tf.constant, random_batches(Setup(network, 60, batch_size=PARTED_ROWS, steps=7))[0]))
+    batch = tuple(map(tf.constant, random_batches(Setup(network, 60, batch_size=MICRO_BATCHED_ROWS, steps=7))[0]))
     scored, calls = [], []
     loss = language_model.loss
     monkeypatch.setattr(language_model, "loss", lambda *arguments: calls.append(1) or loss(*arguments))
     for number in (1, 2):
         monkeypatch.setattr(config, "PARTS", number)
-        score = evaluation.score_function(model, network)
-        nats, state = score(batch, family(network).initial_state(model, PARTED_ROWS))
+        score = likelihood.score_function(model, network)
+        nats, state = score(batch, family(network).initial_state(model, MICRO_BATCHED_ROWS))
         scored.append([nats, *tf.nest.flatten(score(batch, state))])
     assert len(calls) == 1 + 2  # a graph for each part
     for whole, halves in zip(*scored, strict=True):
@@ -134,5 +141,5 @@ def test_cores_are_shared_out(cores, gpus, variable, expected, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     if variable:
         monkeypatch.setenv(variable, "3")
-    parts.share_cores()
+    micro_batches.share_cores()
     assert threads == expected

@@ -6,8 +6,8 @@ import io
 import numpy as np
 import pytest
 
-from pipeline import plots
-from pipeline.memory import Result
+from pipeline.evaluation import plots
+from pipeline.lessons.memory_task import Result
 
 
 def drawn(figure) -> bytes:

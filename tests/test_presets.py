@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from pipeline import presets
-from pipeline.config import RequestError, difference
-from pipeline.presets import PRESETS, preset
+from pipeline.presets import presets
+from pipeline.presets.presets import PRESETS, preset
+from pipeline.settings import RequestError, difference
 
 
 @pytest.mark.parametrize("name", PRESETS)

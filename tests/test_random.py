@@ -18,27 +18,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from pipeline import decoding, samplers, serving
 from pipeline import run as runs
-from pipeline.config import (
-    LARGEST,
-    LARGEST_FLOAT,
-    LONGEST,
-    MODELS,
-    CorpusConfig,
-    DatasetConfig,
-    RequestError,
-    RunConfig,
-    SamplingConfig,
-    TokenizerConfig,
-    TrainingConfig,
-    difference,
-    from_json,
-    override,
-    to_json,
-)
-from pipeline.text_model import BEAMS
-from pipeline.tokenizer import LEVELS, SPECIAL_TOKENS, STAND_INS, build, load
+from pipeline.config import LONGEST, CorpusConfig, DatasetConfig, SamplingConfig, TokenizerConfig, TrainingConfig
+from pipeline.data.tokenizer import LEVELS, SPECIAL_TOKENS, STAND_INS, build, load
+from pipeline.decoding import loop, samplers
+from pipeline.decoding.signatures import BEAMS
+from pipeline.run_config import MODELS, RunConfig, from_json, override
+from pipeline.serving import export
+from pipeline.settings import LARGEST, LARGEST_FLOAT, RequestError, difference, to_json
 
 # === Texts and bytes ===
 
@@ -216,17 +203,17 @@ def _decode(banned_ids, no_repeat_ngram):
         autograph=False,
         input_signature=[
             tf.TensorSpec([None, V, V]),
-            *(tf.TensorSpec([None], KINDS[name]) for name in decoding.Sampling._fields),
+            *(tf.TensorSpec([None], KINDS[name]) for name in loop.Sampling._fields),
         ],
     )
     def decode(table, *parameters):
         first = tf.fill([tf.shape(table)[0]], START)
-        return decoding.generate(
+        return loop.generate(
             lambda token_ids, memory, state: (tf.gather(memory, token_ids, batch_dims=1), state),
             table,
             (),
             first,
-            decoding.Sampling(*parameters),
+            loop.Sampling(*parameters),
             end_id=END,
             padding_id=PADDING,
             limit=8,
@@ -246,14 +233,14 @@ tables = npst.arrays(np.float32, (V, V), elements=any_float | st.floats(-5, 5, w
 
 
 @given(
-    rows=st.lists(st.tuples(tables, parameters_of(decoding.Sampling._fields)), min_size=1, max_size=3),
+    rows=st.lists(st.tuples(tables, parameters_of(loop.Sampling._fields)), min_size=1, max_size=3),
     banned_ids=st.sampled_from(BANNED),
 )
 def test_decoding_takes_any_logits_and_parameters(decode, rows, banned_ids):
     arguments = columns([parameters for _, parameters in rows])
     table = np.stack([table for table, _ in rows])
     ids, tokens, log_probability = (
-        part.numpy() for part in decode[banned_ids](table, *(arguments[name] for name in decoding.Sampling._fields))
+        part.numpy() for part in decode[banned_ids](table, *(arguments[name] for name in loop.Sampling._fields))
     )
     most = np.clip(arguments["max_new_tokens"], 0, 8)
     assert ((tokens >= np.minimum(most, 1)) & (tokens <= most)).all() and ids.shape == (len(rows), tokens.max())
@@ -434,7 +421,7 @@ def exports(tiny_run, pair_run, tmp_path_factory):
     found = {}
     for model, run in zip(MODELS_SERVED, (tiny_run, pair_run), strict=True):
         folder = shutil.copytree(run.folder, tmp_path_factory.mktemp("exports") / run.config.name)
-        found[model] = tf.saved_model.load(str(serving.export(runs.load(folder)))).signatures
+        found[model] = tf.saved_model.load(str(export.export(runs.load(folder)))).signatures
     return found
 
 
@@ -479,9 +466,9 @@ def test_serving_default_answers_anything(exports, model, rows, data):
 
 
 @each_model
-@given(rows=requests(*decoding.Sampling._fields), data=st.data())
+@given(rows=requests(*loop.Sampling._fields), data=st.data())
 def test_generate_answers_anything(exports, model, rows, data):
-    function, names = exports[model]["generate"], decoding.Sampling._fields
+    function, names = exports[model]["generate"], loop.Sampling._fields
     outputs = ask(function, rows, names)
     most = np.clip([row[2]["max_new_tokens"] for row in rows], 0, LONGEST)
     assert ((outputs["tokens"] >= np.minimum(most, 1)) & (outputs["tokens"] <= most)).all()

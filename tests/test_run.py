@@ -8,9 +8,10 @@ import pytest
 import tensorflow as tf
 
 from pipeline import run as runs
-from pipeline.config import LanguageModelConfig, RequestError, to_json
-from pipeline.models import build
+from pipeline.models.families import build
+from pipeline.models.language_model.config import LanguageModelConfig
 from pipeline.run import folder_of, load, write_json
+from pipeline.settings import RequestError, to_json
 
 
 def change(folder, **parts):
@@ -132,7 +133,8 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
 
 def test_sizes_that_suit_tensor_cores(train):
     """In mixed_float16 the output layer is filled up to a multiple of 8; what no token has is never written."""
-    from pipeline import evaluation, generation
+    from pipeline.evaluation import likelihood
+    from pipeline.serving import generation
 
     run = train("training.precision=mixed_float16", "training.epochs=1", name="half")
     size, tokens = run.model.output.shape[-1], run.tokenizer.vocabulary_size
@@ -140,7 +142,7 @@ def test_sizes_that_suit_tensor_cores(train):
     run.model.get_layer("output").bias.assign(np.where(np.arange(size) < tokens, 0, 100.0))
     texts = generation.generate(run, ["", "the"], max_new_tokens=20, temperature=5)
     assert all(text.tokens for text in texts)
-    assert np.isfinite(evaluation.evaluate(load(run.folder))["perplexity"])
+    assert np.isfinite(likelihood.evaluate(load(run.folder))["perplexity"])
 
 
 def test_other_precisions_keep_the_vocabulary(tiny_run):

@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline import layers
-from pipeline.config import Document001Config, Seq2SeqConfig, TrainingConfig
-from pipeline.models import FAMILIES, build, documents, seq2seq
-from pipeline.optimization import build_optimizer, make_step
-from pipeline.presets import preset
+from pipeline.config import TrainingConfig
+from pipeline.layers import recurrent
+from pipeline.models.documents import network as documents
+from pipeline.models.documents.config import Document001Config
+from pipeline.models.families import FAMILIES, build
+from pipeline.models.seq2seq import network as seq2seq
+from pipeline.models.seq2seq.config import Seq2SeqConfig
+from pipeline.presets.presets import preset
+from pipeline.training.train_step import build_optimizer, make_step
 from tests.conftest import refusal
 
 SOURCES, TARGETS, UNITS = 13, 11, 8  # kinds of tokens of both sides; U
@@ -477,11 +481,11 @@ def test_document_001_compiles_and_fits_on_one_hot_arrays(eagerly):
 
 
 def test_one_hot_vectors_of_ids():
-    layer = layers.OneHot(4)
+    layer = recurrent.OneHot(4)
     found = layer(tf.constant([[3, 1], [0, 2]]))
     np.testing.assert_array_equal(found, [[[0, 0, 0, 1], [0, 1, 0, 0]], [[0, 0, 0, 0], [0, 0, 1, 0]]])
     np.testing.assert_array_equal(layer(tf.constant([0, 2])), [[0, 0, 0, 0], [0, 0, 1, 0]])
     mask = keras.layers.Masking().compute_mask(found)
     np.testing.assert_array_equal(mask, [[True, True], [False, True]])
-    assert layers.OneHot.from_config(layer.get_config()).vocabulary_size == 4
-    assert layers.OneHot(4, dtype="mixed_bfloat16")(tf.constant([[1]])).dtype == tf.bfloat16
+    assert recurrent.OneHot.from_config(layer.get_config()).vocabulary_size == 4
+    assert recurrent.OneHot(4, dtype="mixed_bfloat16")(tf.constant([[1]])).dtype == tf.bfloat16

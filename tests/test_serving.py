@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline import generation, serving
-from pipeline.config import RequestError
 from pipeline.run import load
+from pipeline.serving import export, generation
+from pipeline.settings import RequestError
 
 # Runs in a process of its own: no module of ours, and each signature in both loaders on the same rows.
 SCRIPT = r"""
@@ -66,7 +66,7 @@ print(json.dumps(results))
 @pytest.fixture(scope="module")
 def exported(tiny_run, tmp_path_factory):
     folder = shutil.copytree(tiny_run.folder, tmp_path_factory.mktemp("exports") / "tiny")
-    return serving.export(load(folder))
+    return export.export(load(folder))
 
 
 @pytest.fixture(scope="module")
@@ -129,11 +129,11 @@ def test_unused_beams_are_empty(served):
 
 def test_a_version_is_never_overwritten(copied_run):
     run = load(copied_run)
-    assert serving.export(run).name == "1" and serving.export(run).name == "2"
+    assert export.export(run).name == "1" and export.export(run).name == "2"
     with pytest.raises(RequestError, match="next free version is 3"):
-        serving.export(run, version=1)
+        export.export(run, version=1)
     with pytest.raises(RequestError, match="at least 1"):
-        serving.export(run, version=0)
+        export.export(run, version=0)
 
 
 def test_a_failed_export_leaves_no_half_version(copied_run, monkeypatch):
@@ -142,9 +142,9 @@ def test_a_failed_export_leaves_no_half_version(copied_run, monkeypatch):
         (folder / "saved_model.pb").write_bytes(b"half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(serving, "_write", fail)
+    monkeypatch.setattr(export, "_write", fail)
     with pytest.raises(OSError):
-        serving.export(load(copied_run))
+        export.export(load(copied_run))
     assert list((copied_run / "export").glob("*")) == []
 
 

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline import softmax
-from pipeline.config import LanguageModelConfig, RunConfig, override
-from pipeline.models import build, language_model
-from pipeline.softmax import AdaptiveSoftmax, linear_cross_entropy
+from pipeline.layers import softmax
+from pipeline.layers.softmax import AdaptiveSoftmax, linear_cross_entropy
+from pipeline.models.families import build
+from pipeline.models.language_model import network as language_model
+from pipeline.models.language_model.config import LanguageModelConfig
+from pipeline.run_config import RunConfig, override
 from tests.conftest import refusal
 
 
@@ -356,7 +358,7 @@ def test_cutoffs_of_small_vocabularies(vocabulary_size):
 
 @pytest.mark.parametrize("tied", ["true", "false"])
 def test_it_trains_and_its_run_generates(train, tied):
-    from pipeline import generation
+    from pipeline.serving import generation
 
     run = train(
         "model.softmax=adaptive", f"model.tie_embeddings={tied}", "model.cutoffs=10,30", "tokenizer.min_count=1"

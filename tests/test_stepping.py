@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline import layers, stepping
+from pipeline.layers import recurrent as layers
+from pipeline.layers import recurrent_step
 
 CELLS = {"LSTM": keras.layers.LSTM, "GRU": keras.layers.GRU, "SimpleRNN": keras.layers.SimpleRNN, "ours": layers.LSTM}
 OTHER = [{"activation": "relu"}, {"recurrent_activation": "tanh"}, {"use_bias": False}]
@@ -39,9 +40,9 @@ def stack_of(cell, **options):
     ],
 )
 def test_steps_are_those_of_keras_cells(cell, options, table, monkeypatch):
-    monkeypatch.setattr(stepping, "LARGEST_TABLE", table)
+    monkeypatch.setattr(recurrent_step, "LARGEST_TABLE", table)
     recurrent, embedding, states = stack_of(cell, **options)
-    stepper = stepping.stepper(recurrent, embedding, V)
+    stepper = recurrent_step.stepper(recurrent, embedding, V)
     carried = stepper.begin(states)
     for token_ids in ([0, 6, 6], [2, 1, 3], [5, 5, 5]):
         output, carried = stepper.step(tf.constant(token_ids), carried)
@@ -59,7 +60,7 @@ def test_steps_are_those_of_keras_cells(cell, options, table, monkeypatch):
 @pytest.mark.parametrize("policy, tolerance", [("mixed_float16", 0.01), ("mixed_bfloat16", 0.05)])
 def test_steps_in_half_precision_are_those_of_the_whole_pass(cell, policy, tolerance):
     recurrent, embedding, states = stack_of(cell, dtype=policy, return_sequences=True, return_state=True)
-    stepper = stepping.stepper(recurrent, embedding, V)
+    stepper = recurrent_step.stepper(recurrent, embedding, V)
     carried, ids = stepper.begin(states), tf.constant([[0, 2, 5], [6, 1, 5], [6, 3, 5]])
     whole, _ = layers.read_tokens(recurrent, embedding, ids, states)
     for t in range(3):
@@ -76,11 +77,11 @@ def test_a_small_vocabulary_is_projected_before_the_loop(monkeypatch):
         asked.append(len(token_ids))
         return embedding(token_ids)
 
-    stepper = stepping.stepper(recurrent, embed, V)
+    stepper = recurrent_step.stepper(recurrent, embed, V)
     carried = stepper.begin(states)
     for _ in range(3):
         _, carried = stepper.step(tf.constant([1, 2, 3]), carried)
     assert asked == [V]
-    stepper = stepping.stepper(recurrent, embed, stepping.LARGEST_TABLE + 1)
+    stepper = recurrent_step.stepper(recurrent, embed, recurrent_step.LARGEST_TABLE + 1)
     stepper.step(tf.constant([1, 2, 3]), stepper.begin(states))
     assert asked == [V, B]

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline import blocks, token_files
-from pipeline import corpus as corpora
-from pipeline import tokenizer as tokenizers
-from pipeline.config import CorpusConfig, RequestError, TokenizerConfig
-from pipeline.corpus import Piece
-from pipeline.dataset import Strands, Windows, to_dataset
-from pipeline.token_files import TokenFile, prepare, write_ids
+from pipeline.config import CorpusConfig, TokenizerConfig
+from pipeline.data import chunks, token_cache
+from pipeline.data import corpus as corpora
+from pipeline.data import tokenizer as tokenizers
+from pipeline.data.batching import Strands, Windows, to_dataset
+from pipeline.data.corpus import Piece
+from pipeline.data.token_cache import TokenFile, prepare, write_ids
+from pipeline.settings import RequestError
 from tests.conftest import some_lines
 
 END, UNKNOWN = 3, 1
@@ -55,7 +56,7 @@ def test_a_document_of_several_pieces_ends_once(tokenizer, tmp_path):
 def test_groups_of_pieces_make_no_difference(tokenizer, tmp_path, monkeypatch):
     text = [Piece("I like tea.", i % 3 > 0) for i in range(20)]
     whole = write_ids(text, tokenizer, tmp_path / "whole.ids")
-    monkeypatch.setattr(token_files, "PIECES_CHARACTERS", 30)
+    monkeypatch.setattr(token_cache, "PIECES_CHARACTERS", 30)
     parts = write_ids(text, tokenizer, tmp_path / "parts.ids")
     assert (tmp_path / "whole.ids").read_bytes() == (tmp_path / "parts.ids").read_bytes()
     assert (whole.tokens, whole.documents, whole.characters) == (parts.tokens, parts.documents, parts.characters)
@@ -67,9 +68,9 @@ def test_threads_make_no_difference(level, tmp_path, monkeypatch):
     tokenizer = tokenizers.build(TokenizerConfig(level=level), lines)
     lines += ["unknown: €"]
     text = [Piece(line, i % 3 > 0) for i, line in enumerate(lines)]
-    monkeypatch.setattr(blocks, "THREADS", 4)
+    monkeypatch.setattr(chunks, "THREADS", 4)
     whole = write_ids(text, tokenizer, tmp_path / "whole.ids")
-    monkeypatch.setattr(token_files, "PIECES_CHARACTERS", 30)
+    monkeypatch.setattr(token_cache, "PIECES_CHARACTERS", 30)
     parts = write_ids(text, tokenizer, tmp_path / "parts.ids")
     assert dataclasses.replace(parts, path=whole.path) == whole and whole.unknown > 0
     assert parts.ids.tolist() == whole.ids.tolist()
@@ -86,7 +87,7 @@ def test_a_text_that_is_refused_deep_inside_comes_out_as_it_is(tokenizer, tmp_pa
     def refuse(texts):
         raise RequestError("no such token")
 
-    monkeypatch.setattr(token_files, "PIECES_CHARACTERS", 30)
+    monkeypatch.setattr(token_cache, "PIECES_CHARACTERS", 30)
     with pytest.raises(RequestError, match="byte 7"):
         write_ids(broken(), tokenizer, tmp_path / "x.ids")
     refusing = SimpleNamespace(vocabulary_size=9, tokenize_strings=refuse)
@@ -110,7 +111,7 @@ def test_ids_take_as_many_bytes_as_the_vocabulary_needs(tokenizer, tmp_path, siz
 
 
 def test_bounds_are_found_across_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(token_files, "BOUNDS_TOKENS", 100)
+    monkeypatch.setattr(token_cache, "BOUNDS_TOKENS", 100)
     ids = np.zeros(105, np.uint16)
     ids[[99, 100, 104]] = END
     ids.tofile(tmp_path / "x.ids")
@@ -162,7 +163,7 @@ def test_prepare_tokenizes_once(corpus, tiny_config, tokenizer, tmp_path, monkey
     def refuse(*arguments):
         raise AssertionError("tokenized again")
 
-    monkeypatch.setattr(token_files, "write_ids", refuse)
+    monkeypatch.setattr(token_cache, "write_ids", refuse)
     assert prepare(corpus, tiny_config.corpus, tokenizer, "digest", tmp_path) == first
     with pytest.raises(AssertionError, match="again"):  # another tokenizer
         prepare(corpus, tiny_config.corpus, tokenizer, "another", tmp_path)
@@ -179,7 +180,7 @@ def test_an_interrupted_prepare_leaves_nothing_behind(corpus, tiny_config, token
         return write_ids(split, tokenizer, path)
 
     with monkeypatch.context() as patched:
-        patched.setattr(token_files, "write_ids", broken)
+        patched.setattr(token_cache, "write_ids", broken)
         with pytest.raises(KeyboardInterrupt):
             prepare(corpus, tiny_config.corpus, tokenizer, "digest", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]

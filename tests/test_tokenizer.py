@@ -12,10 +12,11 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import blocks
-from pipeline import tokenizer as tokenizer_module
-from pipeline.config import RequestError, TokenizerConfig
-from pipeline.tokenizer import LEVELS, build, digest, load
+from pipeline.config import TokenizerConfig
+from pipeline.data import chunks
+from pipeline.data import tokenizer as tokenizer_module
+from pipeline.data.tokenizer import LEVELS, build, digest, load
+from pipeline.settings import RequestError
 
 ENGLISH = "In the beginning God created the heaven and the earth.\nI don't know, he said;\tGod's word -- 42 of 'em!\n"
 CHINESE = "我喜歡學習。\n他说：“你好”，然後走了。\n"
@@ -282,7 +283,7 @@ def test_threads_count_the_same(level, monkeypatch):
     stream = [f"{i} {i % 7} the\n" for i in range(300)]
     vocabularies = []
     for threads in (1, 4):
-        monkeypatch.setattr(blocks, "THREADS", threads)
+        monkeypatch.setattr(chunks, "THREADS", threads)
         monkeypatch.setattr(tokenizer_module, "COUNTED_CHARACTERS", 50 * threads)
         vocabularies.append(build(TokenizerConfig(level=level), stream).vocabulary)
     assert vocabularies[0] == vocabularies[1] and len(set(vocabularies[0])) == len(vocabularies[0])

@@ -16,16 +16,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline import corpus as corpora
-from pipeline import evaluation, generation, training
-from pipeline.checkpoints import KEPT_CHECKPOINTS, Checkpoints, TrainingError
-from pipeline.config import PARTED_ROWS, LanguageModelConfig, RequestError, TrainingConfig, override, to_json
-from pipeline.models import build, language_model
-from pipeline.optimization import _sum_repeated_rows, build_optimizer, learning_rate, make_step
-from pipeline.token_files import prepare
-from pipeline.training import (
-    Interrupted,
-)
+from pipeline.config import MICRO_BATCHED_ROWS, TrainingConfig
+from pipeline.data import corpus as corpora
+from pipeline.data.token_cache import prepare
+from pipeline.evaluation import likelihood
+from pipeline.models.families import build
+from pipeline.models.language_model import network as language_model
+from pipeline.models.language_model.config import LanguageModelConfig
+from pipeline.run_config import override
+from pipeline.serving import generation
+from pipeline.settings import RequestError, to_json
+from pipeline.training import trainer
+from pipeline.training.checkpoints import KEPT_CHECKPOINTS, Checkpoints, TrainingError
+from pipeline.training.train_step import _sum_repeated_rows, build_optimizer, learning_rate, make_step
+from pipeline.training.trainer import Interrupted
 
 # The least that a run needs: neither validation nor samples, which would be compiled too.
 BARE = ("corpus.validation_share=0", "corpus.test_share=0", "sampling.prompts=", "model.cell=rnn", "model.units=5")
@@ -261,9 +265,9 @@ def test_the_validation_is_that_of_a_separate_evaluation(tiny_run, tmp_path):
     # In one strand and in several, with the best weights read back from their file.
     best = min(row["validation_nats_per_token"] for row in tiny_run.history)
     for strands, close in ((config.dataset.batch_size, 1e-5), (1, 0.05)):
-        batches = evaluation.held_out_batches(splits["validation"], config.dataset, strands=strands)
-        nats = evaluation.negative_log_likelihood(tiny_run.model, config.model, batches)
-        assert evaluation.figures(nats, splits["validation"])["nats_per_token"] == pytest.approx(best, rel=close)
+        batches = likelihood.held_out_batches(splits["validation"], config.dataset, strands=strands)
+        nats = likelihood.negative_log_likelihood(tiny_run.model, config.model, batches)
+        assert likelihood.figures(nats, splits["validation"])["nats_per_token"] == pytest.approx(best, rel=close)
     assert tiny_run.history[0]["validation_tokens"] == splits["validation"].tokens
     assert tiny_run.history[0]["validation_unknown_rate"] == splits["validation"].unknown / splits["validation"].tokens
 
@@ -315,7 +319,7 @@ def test_callbacks_are_driven_as_by_fit(train):
     assert recorder.params["epochs"] == 5 and recorder.params["steps"] == run.history[0]["step"]
 
 
-class Validations(training.Trainer):
+class Validations(trainer.Trainer):
     """A trainer whose validation losses are given."""
 
     losses = iter(())
@@ -325,7 +329,7 @@ class Validations(training.Trainer):
 
 
 def test_patience_stops_and_the_best_weights_stay(train, monkeypatch, capsys):
-    monkeypatch.setattr(training, "Trainer", Validations)
+    monkeypatch.setattr(trainer, "Trainer", Validations)
     monkeypatch.setattr(Validations, "losses", iter([3.0, 2.0, 2.5, 2.0, 1.0]))
     saved = []
     copy = keras.callbacks.LambdaCallback(
@@ -351,7 +355,7 @@ def test_patience_stops_and_the_best_weights_stay(train, monkeypatch, capsys):
 def test_a_rate_that_is_far_too_high_ends_with_advice(train, eagerly):
     with pytest.raises(
         TrainingError,
-        match=r"The loss or its gradient became (nan|inf) near.*Try a lower training.learning_rate \(now 1e\+38\)",
+        match=r"The loss or its gradient became (nan|inf) near.*Try a lower trainer.learning_rate \(now 1e\+38\)",
     ):
         train(*BARE, *SMALL, "training.optimizer=sgd", "training.learning_rate=1e38", "training.epochs=1")
 
@@ -385,7 +389,7 @@ RESUMED = {
     "sentences": ("dataset.batches=sentences", "dataset.sequence_length=40", "training.optimizer=sgd")
     + ("training.momentum=0.9", "training.schedule=cosine", "model.cell=rnn", "model.dropout=0.3"),
     "halves": (
-        f"dataset.batch_size={PARTED_ROWS}",
+        f"dataset.batch_size={MICRO_BATCHED_ROWS}",
         "dataset.sequence_length=4",
         "model.cell=lstm",
         "model.dropout=0.3",
@@ -437,7 +441,7 @@ class Kill(keras.callbacks.Callback):
         self.left -= 1
 
 config = from_json(RunConfig, json.loads(sys.argv[1]))
-training.train(config, sys.argv[2] + "/runs", sys.argv[2] + "/cache", [Kill()])
+trainer.train(config, sys.argv[2] + "/runs", sys.argv[2] + "/cache", [Kill()])
 """
 
 
@@ -691,7 +695,7 @@ def test_a_chinese_text_is_learnt_and_written_at_each_level(train, level, tmp_pa
     han = [token for token in tokenizer.vocabulary[4:] if any("\u4e00" <= c <= "\u9fff" for c in token)]
     assert len(han) > 0.8 * len(tokenizer.vocabulary)
     assert max(map(len, han)) == 1 if level in ("character", "word") else max(map(len, han)) > 1
-    figures = evaluation.evaluate(run, cache=tmp_path)
+    figures = likelihood.evaluate(run, cache=tmp_path)
     assert figures["perplexity"] < tokenizer.vocabulary_size  # better than knowing nothing
     for made in generation.generate(run, ["我", ""], max_new_tokens=20, temperature=1.0):
         assert any("\u4e00" <= c <= "\u9fff" for c in made.text)

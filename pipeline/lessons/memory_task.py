@@ -1,0 +1,155 @@
+"""The memory task: how far back can a recurrent layer look, and how much of the gradient arrives there?
+
+A sequence begins with one of eight symbols, `lag` other tokens follow, and then the symbol is asked for (after
+Hochreiter and Schmidhuber 1997, section 5.2, where one symbol is to be remembered over a long time lag). Nothing but
+memory is needed. The gradient has to find its way back over all the steps in between; where it vanishes (Bengio et al.
+1994; Pascanu et al. 2013, section 2) nothing is learnt.
+
+A gate that is to keep its content over `lag` steps must be open about 1 − 1/lag of the way. LSTM and GRU begin so
+here, their gates' biases drawn for spans of about 1 to `lag` steps (Tallec and Ollivier 2018). A plain
+recurrent layer has nothing that could be set: it begins with Keras' orthogonal matrix, the best start known.
+
+Shapes: B rows, T = lag + 1 steps, U units.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pipeline.models.language_model.network import RECURRENT
+
+SYMBOLS = DISTRACTORS = 8
+EMBEDDING_DIM = 16
+
+
+class Result(NamedTuple):
+    """One cell at one lag.
+
+    Attributes:
+        cell, lag: "lstm", "gru" or "rnn"; steps between the symbol and the question.
+        accuracy: share of right answers on new sequences after training; guessing gives 1/8.
+        gradient: (T,) its size at each step, first step first, before training (`gradient_by_step`).
+    """
+
+    cell: str
+    lag: int
+    accuracy: float
+    gradient: np.ndarray
+
+
+def examples(lag: int, rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Returns sequences (B, T) int32 and the symbols (B,) int32 with which they begin.
+
+    >>> token_ids, symbols = examples(lag=3, rows=2)
+    >>> token_ids.shape, bool((token_ids[:, 0] == symbols).all()), bool((token_ids[:, 1:] >= SYMBOLS).all())
+    ((2, 4), True, True)
+    """
+    generator = np.random.default_rng([seed, lag])
+    token_ids = generator.integers(SYMBOLS, SYMBOLS + DISTRACTORS, (rows, lag + 1), dtype=np.int32)
+    token_ids[:, 0] = generator.integers(SYMBOLS, size=rows)
+    return token_ids, token_ids[:, 0].copy()
+
+
+def build(cell: str, lag: int, units: int = 64, open_gates: bool = True) -> keras.Model:
+    """Embedding → one recurrent layer → Dense: (B, T) → logits (B, 8) behind the last step.
+
+    Args:
+        cell: "lstm", "gru" or "rnn".
+        lag: the span that open gates are made for.
+        units: size of the recurrent layer (U).
+        open_gates: False: Keras' own biases, 1 for the LSTM's forget gate and 0 for the GRU.
+    """
+    settings = {}
+    if open_gates and cell != "rnn":
+        settings["bias_initializer"] = OpenGates(cell, lag)
+    if open_gates and cell == "lstm":
+        settings["unit_forget_bias"] = False
+    return keras.Sequential(
+        [
+            keras.Input((None,), dtype="int32", name="token_ids"),
+            # As large as one-hot vectors: the tokens in between are to disturb.
+            keras.layers.Embedding(
+                SYMBOLS + DISTRACTORS, EMBEDDING_DIM, keras.initializers.RandomNormal(stddev=1.0), name="embedding"
+            ),
+            RECURRENT[cell](units, name=cell, **settings),
+            keras.layers.Dense(SYMBOLS, name="output"),
+        ],
+        name="memory",
+    )
+
+
+@keras.saving.register_keras_serializable("pipeline")
+class OpenGates(keras.initializers.Initializer):
+    """Biases of gates that keep their content for u steps, log(u − 1), each unit's u drawn from 2 to `lag` + 2.
+
+    After Tallec and Ollivier 2018: σ(log(u − 1)) = 1 − 1/u.
+
+    Args:
+        cell: "lstm": the forget gate opens and the input gate closes. "gru": Keras' update gate, which keeps, opens.
+        lag: the longest span.
+        seed: of the draw.
+    """
+
+    def __init__(self, cell: str, lag: int, seed: int = 0):
+        self.cell, self.lag, self.seed = cell, lag, seed
+
+    def get_config(self) -> dict:
+        """Returns the arguments, as Keras wants them for clones and saved models."""
+        return {"cell": self.cell, "lag": self.lag, "seed": self.seed}
+
+    def __call__(self, shape, dtype=None):
+        bias = np.zeros(shape)  # LSTM (4U,) for i, f, c, o; GRU (2, 3U) for z, r, h
+        units = shape[-1] // (4 if self.cell == "lstm" else 3)
+        opened = np.log(np.random.default_rng(self.seed).uniform(2, self.lag + 2, units) - 1)
+        if self.cell == "lstm":
+            bias[:units], bias[units : 2 * units] = -opened, opened
+        else:
+            bias[0, :units] = opened
+        return tf.constant(bias, dtype or "float32")
+
+
+def gradient_by_step(model: keras.Model, token_ids: np.ndarray, symbols: np.ndarray) -> np.ndarray:
+    """Returns the size of the loss' gradient with respect to each step's input: (T,), averaged over rows.
+
+    Args:
+        model: what `build` returned.
+        token_ids, symbols: what `examples` returned.
+    """
+    embedding, *rest = model.layers
+    x = embedding(token_ids)  # (B, T, E)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        logits = x
+        for layer in rest:
+            logits = layer(logits)
+        loss = tf.nn.sparse_softmax_cross_entropy_with_logits(symbols, logits)  # (B,)
+    return tf.reduce_mean(tf.norm(tape.gradient(loss, x), axis=-1), axis=0).numpy()
+
+
+def run(cell: str, lag: int, steps: int = 300, units: int = 64, batch_size: int = 64, seed: int = 1) -> Result:
+    """Trains one network on one lag with `compile` and `fit`, and measures it.
+
+    Args:
+        cell: "lstm", "gru" or "rnn".
+        lag: steps between the symbol and the question.
+        steps: of training, each on new sequences.
+        units: size of the recurrent layer (U).
+        batch_size: sequences a step (B).
+        seed: of the weights and the sequences.
+    """
+    keras.utils.set_random_seed(seed)
+    model = build(cell, lag, units)
+    model.compile(
+        keras.optimizers.Adam(3e-3, clipnorm=1.0),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    held_out = examples(lag, 256, seed + 1)
+    gradient = gradient_by_step(model, *held_out)
+    model.fit(*examples(lag, steps * batch_size, seed), batch_size=batch_size, shuffle=False, verbose=0)
+    _, accuracy = model.evaluate(*held_out, verbose=0)
+    return Result(cell, lag, accuracy, gradient)

@@ -1,0 +1,44 @@
+"""The model families: the one table that makes them known, and how their networks are built."""
+
+from __future__ import annotations
+
+import importlib
+
+from pipeline.models.documents.config import (
+    Document000Config,
+    Document001Config,
+    Document003Config,
+    Document004Config,
+)
+from pipeline.models.language_model.config import LanguageModelConfig
+from pipeline.models.model_config import ModelConfig
+from pipeline.models.seq2seq.config import Seq2SeqConfig
+from pipeline.settings import RequestError, nearest
+
+# A family's settings, and the module with its network, whose `FAMILY` keeps the contract (`contract.Family`). The module
+# is imported when a network is wanted: settings are checked without waiting for TensorFlow.
+FAMILIES: dict[str, tuple[type[ModelConfig], str]] = {
+    "language_model": (LanguageModelConfig, "language_model.network"),
+    "seq2seq": (Seq2SeqConfig, "seq2seq.network"),
+    "document_000": (Document000Config, "documents.document_000"),
+    "document_001": (Document001Config, "documents.document_001"),
+    "document_003": (Document003Config, "documents.document_003"),
+    "document_004": (Document004Config, "documents.document_004"),
+}
+
+
+def config_class(name: str) -> type[ModelConfig]:
+    """Returns the class of a family's settings.
+
+    Raises:
+        RequestError: there is no such family.
+    """
+    if name not in FAMILIES:
+        raise RequestError(f"Unknown model.family {name!r}: {nearest(name, FAMILIES)}.")
+    return FAMILIES[name][0]
+
+
+def family(config: ModelConfig):
+    """Returns the `contract.Family` of a model's configuration."""
+    _, module = FAMILIES[config.family]
+    return importlib.import_module(f"pipeline.models.{module}").FAMILY

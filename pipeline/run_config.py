@@ -1,0 +1,122 @@
+"""One experiment as a configuration: the sections that every run has, and its model family's own."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline import settings
+from pipeline.config import CorpusConfig, DatasetConfig, SamplingConfig, TokenizerConfig, TrainingConfig
+from pipeline.models.families import config_class
+from pipeline.models.language_model.config import LanguageModelConfig
+from pipeline.models.model_config import ModelConfig
+from pipeline.settings import RequestError, Section, is_section, nearest, parse, setting
+
+
+@dataclass(frozen=True)
+class RunConfig(Section):
+    """One experiment, whole."""
+
+    name: str = setting("kjv-words", "the run's folder below saved_models")
+    corpus: CorpusConfig = dataclasses.field(default_factory=CorpusConfig)
+    tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
+    dataset: DatasetConfig = dataclasses.field(default_factory=DatasetConfig)
+    model: ModelConfig = dataclasses.field(default_factory=LanguageModelConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
+
+    def __post_init__(self):
+        super().__post_init__()
+        family, dataset = self.model.family, self.dataset
+        if dataset.batches not in self.model.BATCHES:
+            allowed = " or ".join(f"dataset.batches={name}" for name in self.model.BATCHES)
+            raise RequestError(f"dataset.batches={dataset.batches} does not suit model.family={family}: set {allowed}.")
+        if not self.reads_pairs:
+            for name in _pair_settings(self):
+                raise RequestError(
+                    f"{name} is for pairs of a source and a target, and model.family={family} learns from running "
+                    "text: leave it out, or take a preset for pairs, such as translate."
+                )
+        if dataset.windows and dataset.batches != "windows":
+            raise RequestError(
+                f"dataset.windows={dataset.windows} with dataset.batches={dataset.batches} is not allowed: only "
+                "windows are drawn. Set dataset.windows=0 or dataset.batches=windows."
+            )
+        if self.tokenizer.shared and self.tokenizer.source_level not in ("", self.tokenizer.level):
+            raise RequestError(
+                f"tokenizer.shared=True with level={self.tokenizer.level} and source_level="
+                f"{self.tokenizer.source_level}: a shared tokenizer has one level. Leave out tokenizer.source_level."
+            )
+        targets = "last" if self.model.LAST_STEP else "every"
+        if dataset.targets != targets:
+            raise RequestError(
+                f"dataset.targets={dataset.targets} does not suit model.family={family}: set dataset.targets={targets}."
+            )
+        self.model.check(self)
+
+    @property
+    def reads_pairs(self) -> bool:
+        """Whether the run learns from pairs of a source and a target, not from running text."""
+        return self.dataset.batches == "pairs"
+
+
+def from_json(values: Mapping[str, Any]) -> RunConfig:
+    """Builds a run's configuration from what `settings.to_json` returned, by this version or an older one.
+
+    Raises:
+        RequestError: a field is unknown, a section is missing, or a value is not allowed.
+    """
+    if isinstance(values, Mapping):
+        missing = sorted({field.name for field in dataclasses.fields(RunConfig)} - set(values))
+        if missing:
+            raise RequestError(f"RunConfig lacks {missing[0]!r}: the configuration is not whole.")
+        model = values["model"]
+        name = str(model.get("family")) if isinstance(model, Mapping) else LanguageModelConfig.family
+        return settings.from_json(RunConfig, values, {"model": config_class(name)})
+    return settings.from_json(RunConfig, values)
+
+
+def override(config: RunConfig, assignments: Iterable[str]) -> RunConfig:
+    """Returns the configuration with `section.field=value` assignments applied.
+
+    Args:
+        config: the configuration to start from.
+        assignments: strings such as `"model.units=256"`; the value is typed by the field.
+
+    Raises:
+        RequestError: no `=`, an unknown section or field, or a value that is not allowed.
+
+    >>> override(RunConfig(), ["model.units=32"]).model.units
+    32
+    """
+    changes: dict[str, dict[str, Any]] = {}
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        section, dot, field = path.partition(".")
+        if not (equals and dot):
+            raise RequestError(f"{assignment!r} is not of the form section.field=value, for example model.units=256.")
+        sections = [name for name, kind in typing.get_type_hints(RunConfig).items() if is_section(kind)]
+        if section not in sections:
+            raise RequestError(f"Unknown section {section!r} in {assignment!r}: {nearest(section, sections)}.")
+        kinds = typing.get_type_hints(type(getattr(config, section)))
+        if field not in kinds:
+            raise RequestError(f"Unknown field {field!r} in {assignment!r}: {nearest(field, kinds)}.")
+        changes.setdefault(section, {})[field] = parse(assignment, text, kinds[field])
+    # All of a section at once: values that only fit together may come in any order.
+    sections = {name: dataclasses.replace(getattr(config, name), **fields) for name, fields in changes.items()}
+    return dataclasses.replace(config, **sections)
+
+
+def _pair_settings(config: RunConfig) -> list[str]:
+    """Returns the settings, not at their defaults, that have a meaning for pairs alone."""
+    sections = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return [
+        f"{name}.{field.name}={getattr(section, field.name)}"
+        for name, section in sections.items()
+        if isinstance(section, Section)
+        for field in dataclasses.fields(section)
+        if field.metadata.get("pairs_only") and getattr(section, field.name) != field.default
+    ]

@@ -1,0 +1,237 @@
+"""What a setting is: frozen dataclasses whose fields carry their meaning and range, to and from JSON.
+
+Every field is declared with `setting`, so one check serves the Python interface, the command line and a configuration
+that is read back from a run's folder. Nothing here imports TensorFlow: a wrong argument is answered at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import json
+import math
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+# For numbers without a bound of their own: TensorFlow counts in 32 bits, and computes in float32.
+LARGEST, LARGEST_FLOAT = 2**31 - 1, 3e38
+
+
+class RequestError(ValueError):
+    """Something was asked for that cannot be done: names the value, what is allowed, and what to do next."""
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Returns a hint for a misspelt name: the nearest allowed one, and all of them.
+
+    >>> nearest("lsmt", ["lstm", "gru"])
+    "did you mean 'lstm'? Allowed: gru, lstm"
+    """
+    allowed = sorted(allowed)
+    close = [each for each in allowed if name and each.startswith(name)] or difflib.get_close_matches(
+        name, allowed, n=1
+    )
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Allowed: {', '.join(allowed) or 'none'}"
+
+
+def require_count(name: str, value: int, most: int) -> None:
+    """Refuses a number that is not from 0 to `most`.
+
+    >>> require_count("seed", 3, most=9)
+    """
+    if not 0 <= value <= most:
+        raise RequestError(f"{name}={value} is not allowed: it must be at least 0 and at most {most}.")
+
+
+def shortened(text: str, most: int) -> str:
+    """Returns a text for a message, cut where it is longer than so many characters.
+
+    >>> shortened("In the beginning", 7)
+    'In the…'
+    """
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def setting(
+    default,
+    description: str,
+    *,
+    choices=None,
+    minimum=None,
+    maximum=None,
+    above=None,
+    aliases: Mapping[str, str] | None = None,
+    pairs_only: bool = False,
+    per_row: bool = False,
+):
+    """Declares one field: its default, what it means, and the values that it may take.
+
+    Args:
+        default: the value when nothing is said.
+        description: one line, with the unit where the number has one.
+        choices: the allowed strings, if they are few.
+        minimum, maximum: inclusive bounds of a number.
+        above: exclusive lower bound of a number.
+        aliases: earlier names of choices, still accepted, and what they are called now.
+        pairs_only: whether the setting has no meaning for running text.
+        per_row: whether each row of a batch may have its own value: an input of the signature `generate`.
+    """
+    metadata = {
+        "description": description,
+        "choices": choices,
+        "minimum": minimum,
+        "maximum": maximum,
+        "above": above,
+        "aliases": aliases or {},
+        "pairs_only": pairs_only,
+        "per_row": per_row,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+class Section:
+    """A frozen dataclass whose fields are all declared with `setting` and checked when it is made."""
+
+    def __post_init__(self):
+        kinds = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, str):
+                value = field.metadata.get("aliases", {}).get(value, value)
+            value = _as_type(f"{type(self).__name__}.{field.name}", value, kinds[field.name])
+            object.__setattr__(self, field.name, value)
+            _check_range(field, value)
+
+
+def to_json(config: Section) -> dict[str, Any]:
+    """Returns the configuration as plain dictionaries, lists, strings and numbers.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Size(Section):
+    ...     units: int = setting(1, "units")
+    >>> to_json(Size())
+    {'units': 1}
+    """
+    return {
+        field.name: to_json(value) if isinstance(value := getattr(config, field.name), Section) else _plain(value)
+        for field in dataclasses.fields(config)
+    }
+
+
+def from_json(cls: type[Section], values: Mapping[str, Any], classes: Mapping[str, type[Section]] | None = None) -> Any:
+    """Builds a configuration from what `to_json` returned, by this version or an older one.
+
+    A setting that is younger than the run takes its default, which by a rule of this project means what was done
+    before there was such a setting.
+
+    Args:
+        cls: the configuration's class.
+        values: what `to_json` returned.
+        classes: field name → the class of that section, where the field's type is a base class.
+
+    Raises:
+        RequestError: a field is unknown, or a value is not allowed.
+
+    >>> from_json(Section, {"epochs": 3})
+    Traceback (most recent call last):
+    pipeline.settings.RequestError: Unknown field 'epochs' in Section: Allowed: none.
+    """
+    kinds = typing.get_type_hints(cls) | (classes or {})
+    if not isinstance(values, Mapping):
+        raise RequestError(f"{cls.__name__} is {values!r}, but must be an object with the fields {', '.join(kinds)}.")
+    for name in values:
+        if name not in kinds:
+            raise RequestError(f"Unknown field {name!r} in {cls.__name__}: {nearest(name, kinds)}.")
+    return cls(
+        **{name: from_json(kinds[name], value) if is_section(kinds[name]) else value for name, value in values.items()}
+    )
+
+
+def difference(old: Section, new: Section, prefix: str = "") -> list[str]:
+    """Returns one line for each field in which two configurations differ.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Size(Section):
+    ...     units: int = setting(1, "units")
+    >>> difference(Size(), Size(units=2))
+    ['units: 1 → 2']
+    """
+    lines = []
+    for field in dataclasses.fields(old):
+        before, after = getattr(old, field.name), getattr(new, field.name)
+        if isinstance(before, Section) and type(before) is not type(after):
+            lines.append(f"{prefix}{field.name}.family: {before.family} → {after.family}")
+        elif isinstance(before, Section):
+            lines += difference(before, after, f"{prefix}{field.name}.")
+        elif before != after:
+            lines.append(f"{prefix}{field.name}: {before} → {after}")
+    return lines
+
+
+def is_section(kind) -> bool:
+    """Whether a field's type is a section."""
+    return isinstance(kind, type) and issubclass(kind, Section)
+
+
+def _plain(value):
+    return list(value) if isinstance(value, tuple) else value
+
+
+def parse(assignment: str, text: str, kind):
+    """Turns the text after `=` into a value of the field's type.
+
+    >>> parse("model.units=32", "32", int)
+    32
+    """
+    if kind is bool:
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if text.lower() not in words:
+            raise RequestError(f"{assignment!r}: {text!r} is not true or false.")
+        return words[text.lower()]
+    if kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            noun = "a whole number" if kind is int else "a number"
+            raise RequestError(f"{assignment!r}: {text!r} is not {noun}.") from None
+    if typing.get_origin(kind) is tuple and text.startswith("["):
+        with contextlib.suppress(ValueError):
+            return json.loads(text)
+    if typing.get_origin(kind) is tuple:
+        return tuple(parse(assignment, part, typing.get_args(kind)[0]) for part in text.split(",") if part)
+    return text
+
+
+def _as_type(name: str, value, kind):
+    """Checks a value's type; an int serves as a float, a list as a tuple."""
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if typing.get_origin(kind) is tuple:
+        part_kind = typing.get_args(kind)[0]
+        if isinstance(value, (list, tuple)) and all(type(part) is part_kind for part in value):
+            return tuple(value)
+        raise RequestError(f"{name} is {value!r}, but must be of type list of {part_kind.__name__}.")
+    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    raise RequestError(f"{name} is {value!r}, but must be of type {getattr(kind, '__name__', kind)}.")
+
+
+def _check_range(field: dataclasses.Field, value) -> None:
+    name, rule = field.name, dict(field.metadata)
+    if isinstance(value, (int, float)) and rule.get("maximum") is None:
+        rule["maximum"] = LARGEST if isinstance(value, int) else LARGEST_FLOAT
+    if rule.get("choices") and value not in rule["choices"]:
+        raise RequestError(f"{name}={value} is not allowed: {nearest(str(value), rule['choices'])}.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RequestError(f"{name}={value} is not a finite number.")
+    for bound, wrong, words in (
+        ("minimum", lambda limit: value < limit, "at least"),
+        ("maximum", lambda limit: value > limit, "at most"),
+        ("above", lambda limit: value <= limit, "more than"),
+    ):
+        limit = rule.get(bound)
+        if limit is not None and wrong(limit):
+            raise RequestError(f"{name}={value} is not allowed: it must be {words} {limit}.")
