@@ -44,13 +44,14 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 import pipeline  # noqa: E402
+from pipeline import presets  # noqa: E402
 from pipeline.data import corpus, tokenizer  # noqa: E402
 from pipeline.data.batching import training_batches  # noqa: E402
 from pipeline.data.token_cache import prepare  # noqa: E402
 from pipeline.evaluation import plots  # noqa: E402
 from pipeline.lessons import gates, memory_task  # noqa: E402
+from pipeline.lessons import plots as lesson_plots  # noqa: E402
 from pipeline.models import families  # noqa: E402
-from pipeline.presets import presets  # noqa: E402
 
 # %matplotlib inline
 tf.get_logger().setLevel("WARNING")
@@ -220,13 +221,13 @@ def inside(run):
     return gates.gates(second, gates.gates(first, np.array(embedding(sentence_ids)))["hidden"])
 
 
-plots.gates(inside(runs["lstm"]), tokens_of_sentence, title="LSTM")
+lesson_plots.gates(inside(runs["lstm"]), tokens_of_sentence, title="LSTM")
 
 # %%
-plots.gates(inside(runs["gru"]), tokens_of_sentence, title="GRU (update: dark keeps the old state)")
+lesson_plots.gates(inside(runs["gru"]), tokens_of_sentence, title="GRU (update: dark keeps the old state)")
 
 # %%
-plots.gates(inside(runs["rnn"]), tokens_of_sentence, title="RNN")
+lesson_plots.gates(inside(runs["rnn"]), tokens_of_sentence, title="RNN")
 
 # %% [markdown]
 # ## Generate
@@ -334,7 +335,7 @@ for cell in ("lstm", "gru"):
     keras.utils.set_random_seed(1)
     closed = memory_task.build(cell, LAGS[-1], open_gates=False)
     sizes[f"{cell}, Keras' own biases"] = memory_task.gradient_by_step(closed, *memory_task.examples(LAGS[-1], 64))
-plots.gradients(sizes)
+lesson_plots.gradients(sizes)
 
 # %% [markdown]
 # The plain RNN's gradient shrinks at every step, by its tanh and its matrix, although Keras starts that matrix as well
@@ -348,7 +349,7 @@ results = [memory_task.run(cell, lag, steps=MEMORY_STEPS) for cell in CELLS for 
 print("lag  ", *(f"{lag:5}" for lag in LAGS))
 for cell in CELLS:
     print(f"{cell:5}", *(f"{r.accuracy:5.2f}" for r in results if r.cell == cell))
-plots.memory(results)
+lesson_plots.memory(results)
 
 # %% [markdown]
 # ## Export
@@ -370,8 +371,8 @@ print(served.signatures["serving_default"](text=tf.constant(["In the beginning"]
 # 2. Let the window be 100 words, as in the document: `dataset.sequence_length=100`. What does a target cost now?
 # 3. Which temperature would you choose for verse, which for a weather report? Does `top_p=0.9` at τ = 1 read better
 #    than τ = 0.7 without it?
-# 4. In `memory.build`, give the tokens in between small embeddings (`stddev=0.05`). The plain RNN now remembers over
-#    100 steps. Why? What does tanh do to small values, and an orthogonal matrix to lengths?
+# 4. In `memory_task.build`, give the tokens in between small embeddings (`stddev=0.05`). The plain RNN now remembers
+#    over 100 steps. Why? What does tanh do to small values, and an orthogonal matrix to lengths?
 # 5. Draw the forget gate over a verse with a name in it. Is there a unit that keeps its cell until the name returns?
 # 6. Write the equation of the GRU with the reset gate *before* the product (`reset_after=False`), and compare a step in
 #    NumPy with Keras'.

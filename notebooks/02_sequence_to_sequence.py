@@ -62,12 +62,12 @@ import tensorflow as tf  # noqa: E402
 from IPython.display import display  # noqa: E402
 
 import pipeline  # noqa: E402
+from pipeline import presets  # noqa: E402
 from pipeline.data import batching, pair_sources, pairs, token_cache, tokenizer  # noqa: E402
 from pipeline.decoding.signatures import text_model  # noqa: E402
 from pipeline.evaluation import plots, references  # noqa: E402
 from pipeline.models import families  # noqa: E402
 from pipeline.models.documents.config import Document001Config  # noqa: E402
-from pipeline.presets import presets  # noqa: E402
 
 # %matplotlib inline
 tf.get_logger().setLevel("ERROR")  # several networks in one process: TensorFlow warns that it compiles often

@@ -57,13 +57,13 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 import pipeline  # noqa: E402
+from pipeline import presets  # noqa: E402
 from pipeline.config import TokenizerConfig  # noqa: E402
 from pipeline.data import batching, corpus, token_cache, tokenizer  # noqa: E402
-from pipeline.evaluation import likelihood, plots  # noqa: E402
-from pipeline.lessons import gates  # noqa: E402
+from pipeline.evaluation import diversity  # noqa: E402
+from pipeline.lessons import gates, plots  # noqa: E402
 from pipeline.models import families  # noqa: E402
 from pipeline.models.documents import network as documents  # noqa: E402
-from pipeline.presets import presets  # noqa: E402
 
 tf.get_logger().setLevel("WARNING")
 
@@ -753,7 +753,7 @@ print("\nthe same:", greedy.text == by_hand)
 # %%
 for temperature in (0, 0.4, 0.7, 1.0, 1.5):
     [sample] = pipeline.generate(run, ["In the beginning"], temperature=temperature, max_new_tokens=NEW_TOKENS)
-    print(f"=== temperature {temperature}, repetition {likelihood.repetition([list(sample.text)], 8):.0%}")
+    print(f"=== temperature {temperature}, repetition {diversity.repetition([list(sample.text)], 8):.0%}")
     print(sample.prompt + sample.text, "\n")
 
 # %% [markdown]
@@ -834,4 +834,4 @@ print("the same as before the export:", again["text"].numpy()[0].decode() == gre
 # 5. **PyTorch's LSTM.** Its weights are (4U, E) and (4U, U), its gates stand in the order i, f, g, o, and it has two
 #    biases. Write down how its tensors become Keras' three, and which initial values differ.
 # 6. **Out of the circle.** Generate greedily with `no_repeat_ngram=20`, then with `repetition_penalty=1.2`. Compare
-#    `evaluation.repetition`, and read the texts. Is a low figure a good text?
+#    `diversity.repetition`, and read the texts. Is a low figure a good text?

@@ -9,34 +9,36 @@
 
     run = pipeline.load("saved_models/kjv-words")     # run.config, run.tokenizer, run.model
 
-Names are imported when they are first used, so that nothing waits for TensorFlow that does not need it.
+Names are imported when they are first used, so that nothing waits for TensorFlow that does not need it. The modules and
+folders are read in the order of `_MODULES`; each imports only from those before it.
 """
 
 from __future__ import annotations
 
 import importlib
 
-_FUNCTIONS = {
-    "train": "training",
-    "generate": "generation",
-    "evaluate": "evaluation",
-    "export": "serving",
+_HOMES = {  # public name: the module that defines it
+    "train": "training.trainer",
+    "generate": "serving.generation",
+    "evaluate": "serving.evaluation",
+    "export": "serving.export",
     "load": "run",
-    "RequestError": "config",
-    "RunConfig": "config",
-    "override": "config",
+    "RequestError": "settings",
+    "RunConfig": "run_config",
+    "override": "run_config",
 }
 _MODULES = (
-    "config", "corpus", "pairs", "tokenizer", "token_files", "layers", "decoding", "dataset", "models", "run",
-    "text_model", "metrics", "plots", "generation", "monitoring", "evaluation", "training", "serving", "presets", "cli",
+    "settings", "atomic_files", "config", "data", "layers", "decoding", "evaluation", "models", "run_config", "run",
+    "serving", "training", "benchmark", "lessons", "presets", "cli",
 )  # fmt: skip
 
-__all__ = [*_FUNCTIONS, *_MODULES]
+__all__ = [*_HOMES, *_MODULES]
 
 
 def __getattr__(name: str):
-    if name in _FUNCTIONS:
-        return getattr(importlib.import_module(f"pipeline.{_FUNCTIONS[name]}"), name)
+    """Imports a public name or a module of the package when it is first used."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"pipeline.{_HOMES[name]}"), name)
     if name in _MODULES:
         return importlib.import_module(f"pipeline.{name}")
     raise AttributeError(f"module 'pipeline' has no attribute {name!r}")

@@ -5,18 +5,18 @@ import sys
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a command as Ctrl-C does, so that what is half written is removed."""
+    """SIGTERM, which ends a command as Ctrl-C does, so that incomplete files are removed."""
 
     exit_status = 128 + signal.SIGTERM
 
 
 def terminate(number: int, frame) -> None:
-    """Stops whatever runs; training has a better way of its own."""
+    """Ends the command; during training, a handler that saves a checkpoint first takes the place of this one."""
     raise Terminated("Terminated.")
 
 
 def run() -> int:
-    """Runs the command line; a signal may come while it is imported."""
+    """Runs the command line; a signal may arrive while its modules are still being imported."""
     signal.signal(signal.SIGTERM, terminate)
     try:
         from pipeline.cli.main import main

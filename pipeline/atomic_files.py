@@ -1,4 +1,4 @@
-"""Writing to disk so that whoever looks finds something whole, however a process, or the machine, ends."""
+"""Atomic writes: a file or folder is either the old one or the complete new one, however a process or the machine ends."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def whole(target: Path) -> Iterator[Path]:
-    """Gives a place beside a target to write to, and puts what was written there in the target's place.
+def atomic_write(target: Path) -> Iterator[Path]:
+    """Yields a temporary path beside a target, and renames what was written there to the target.
 
-    When the writing fails, the target stays as it was, and the half that was written is removed: it would take room
-    that a full disk does not have.
+    If the writing fails, the target stays as it was. The incomplete temporary file is removed: it would take space that
+    a full disk does not have.
 
     Args:
-        target: a file, or a folder; an old one is removed just before the new one gets its name.
+        target: a file, or a folder. An old folder is removed just before the new one gets its name.
 
     Yields:
-        A path in the same folder, `aside.NAME`, where there is nothing.
+        A path in the same folder, `aside.NAME`, at which nothing exists.
     """
-    aside = target.with_name(f"aside.{target.name}")
-    _remove(aside)  # of a process that was killed
+    temporary = target.with_name(f"aside.{target.name}")
+    _remove(temporary)  # left by a process that was killed
     try:
-        yield aside
-        # Without this a power cut can leave a renamed file without its content.
-        for path in (*(aside.rglob("*") if aside.is_dir() else ()), aside):
+        yield temporary
+        # Without this, a power cut can leave a renamed file without its content.
+        for path in (*(temporary.rglob("*") if temporary.is_dir() else ()), temporary):
             _synchronize(path)
         if target.is_dir():
             shutil.rmtree(target)
-        os.replace(aside, target)
+        os.replace(temporary, target)
         _synchronize(target.parent)
     finally:
-        _remove(aside)
+        _remove(temporary)
 
 
-def sweep(folder: Path) -> None:
-    """Removes what killed processes have left half written in a folder; nobody may be writing there."""
-    for left in folder.glob("aside.*"):
-        _remove(left)
+def remove_leftovers(folder: Path) -> None:
+    """Removes incomplete files that killed processes left in a folder; no other process may be writing there."""
+    for path in folder.glob("aside.*"):
+        _remove(path)
 
 
 def _remove(path: Path) -> None:
@@ -59,17 +59,17 @@ def _synchronize(path: Path) -> None:
         os.close(number)
 
 
-def reason(error: Exception) -> str:
-    """What went wrong on a disk, in the system's own words: those of Python, TensorFlow and HDF5 hold more than that.
+def describe_error(error: Exception) -> str:
+    """Returns what went wrong on a disk in the system's own words, without what Python, TensorFlow and HDF5 add.
 
-    >>> reason(OSError(28, "No space left on device", "saved_models/run/history.json"))
+    >>> describe_error(OSError(28, "No space left on device", "saved_models/run/history.json"))
     'No space left on device (saved_models/run/history.json)'
     """
-    said = " ".join((getattr(error, "message", None) or str(error)).split())
-    if hdf5 := re.search(r"filename = '(.*?)'.*error message = '(.*?)'", said):
+    message = " ".join((getattr(error, "message", None) or str(error)).split())
+    if hdf5 := re.search(r"filename = '(.*?)'.*error message = '(.*?)'", message):
         return f"{hdf5[2]} ({hdf5[1]})"
     if getattr(error, "strerror", None):
         return f"{error.strerror} ({error.filename})" if error.filename else error.strerror
-    said = re.sub(r"^\{\{.*?\}\}\s*|\s*\[Op:\w*\].*", "", said)  # TensorFlow's names of operations
-    where, _, what = said.rpartition("; ")
-    return f"{what} ({where})" if "/" in where else said
+    message = re.sub(r"^\{\{.*?\}\}\s*|\s*\[Op:\w*\].*", "", message)  # TensorFlow's names of operations
+    where, _, what = message.rpartition("; ")
+    return f"{what} ({where})" if "/" in where else message

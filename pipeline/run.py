@@ -5,7 +5,7 @@
         tokenizer.json …      the tokenizer's own file
         source/tokenizer.json the source's, if pairs have one for each side
         best.weights.h5       the weights with the lowest validation loss
-        latest.weights.h5     the weights behind the last epoch
+        latest.weights.h5     the weights after the last epoch
         history.json          one row an epoch
         checkpoints/STEP/     all that training needs to go on, the two latest
         logs/                 TensorBoard
@@ -21,16 +21,19 @@ import os
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import metadata
+from importlib import metadata as versions
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from pipeline.atomic_files import whole
+from pipeline.atomic_files import atomic_write
 from pipeline.data import tokenizer as tokenizers
 from pipeline.data.tokenizer import Tokenizer
-from pipeline.models.families import build
+from pipeline.decoding.signatures import TextFunctions
+from pipeline.models.contract import Family, Sizes
+from pipeline.models.families import family
+from pipeline.models.graph import layers_of
 from pipeline.run_config import RunConfig, from_json
 from pipeline.settings import RequestError, nearest, shortened, to_json
 
@@ -47,43 +50,53 @@ class Run:
     Attributes:
         folder: where it lives.
         config: the exact configuration.
-        facts: what was found when it started: the corpus' checksum, the tokenizer's hash, package versions.
+        metadata: what was found when it started: the corpus' checksum, the tokenizer's hash, package versions.
     """
 
     folder: Path
     config: RunConfig
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
+
+    @cached_property
+    def family(self) -> Family:
+        """The model family, which knows the run's network, loss, decoding and figures."""
+        return family(self.config.model)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer, of pairs the target's, checked against the hash in the configuration."""
-        return _checked_tokenizer(self.folder, self.facts["tokenizer"])
+        """The tokenizer, for pairs the target's, checked against the hash in the configuration."""
+        return _checked_tokenizer(self.folder, self.metadata["tokenizer"])
 
     @cached_property
     def source_tokenizer(self) -> Tokenizer | None:
-        """Of pairs the source's, which may be the target's as well; None for a run on running text."""
+        """For pairs the source's, which may be the target's as well; None for a run on running text."""
         if not self.config.reads_pairs or self.config.tokenizer.shared:
             return self.tokenizer if self.config.reads_pairs else None
-        return _checked_tokenizer(self.folder / SOURCE_FOLDER, self.facts["source_tokenizer"])
+        return _checked_tokenizer(self.folder / SOURCE_FOLDER, self.metadata["source_tokenizer"])
 
     @property
     def digest(self) -> str:
         """The hash of all that the ids of the run's text depend on, besides the text."""
-        return self.facts["tokenizer"] + self.facts.get("source_tokenizer", "")
+        return self.metadata["tokenizer"] + self.metadata.get("source_tokenizer", "")
 
     @property
     def output_size(self) -> int:
         """How many tokens the network has an output for: those of the vocabulary, and some more if it is filled up."""
-        return self.facts.get("output_size", self.tokenizer.vocabulary_size)
+        return self.metadata.get("output_size", self.tokenizer.vocabulary_size)
 
     @property
-    def source_size(self) -> int | None:
-        """Of pairs how many tokens the source has; None for a run on running text."""
-        return None if self.source_tokenizer is None else self.source_tokenizer.vocabulary_size
+    def sizes(self) -> Sizes:
+        """The sizes of the network's output and, for pairs, of the source's vocabulary."""
+        source = self.source_tokenizer
+        return Sizes(self.output_size, None if source is None else source.vocabulary_size)
 
     def new_model(self, precision: str = "float32") -> keras.Model:
-        """Builds the run's network with fresh weights."""
-        return build(self.config.model, self.output_size, precision, self.source_size)
+        """Builds the run's network with new weights."""
+        return self.family.build_model(self.sizes, precision)
+
+    def text_functions(self, model: keras.Model | None = None) -> TextFunctions:
+        """Returns the run's functions from strings to strings; without a model, those of its best weights."""
+        return self.family.text_functions(self, self.model if model is None else model)
 
     @cached_property
     def model(self) -> keras.Model:
@@ -105,8 +118,8 @@ class Run:
         return model
 
     @cached_property
-    def compiled(self) -> dict[int, Any]:
-        """What `generation` has compiled for this run, by the length of the n-grams that must not repeat."""
+    def compiled(self) -> dict[str, Any]:
+        """What `serving.generation` has compiled for this run."""
         return {}
 
     @property
@@ -121,7 +134,7 @@ class Run:
 
 def leave_cudnn_out(model: keras.Model) -> None:
     """Keeps a model's recurrent layers from NVIDIA's own implementation of them, on machines that have it."""
-    for layer in model._flatten_layers():
+    for layer in layers_of(model):
         if hasattr(layer, "use_cudnn"):
             layer.use_cudnn = False
 
@@ -142,19 +155,26 @@ def folder_of(name: str, directory: str | os.PathLike) -> Path:
 
 
 def create(
-    folder: Path, config: RunConfig, tokenizer: Tokenizer, checksum: str, source_tokenizer: Tokenizer | None = None
+    folder: Path, config: RunConfig, checksum: str, tokenizer: Tokenizer, source_tokenizer: Tokenizer | None = None
 ) -> Run:
-    """Writes a new run's folder: the tokenizers first, the configuration last, so that a folder with one is whole."""
+    """Writes a new run's folder: the tokenizers first, the configuration last, so that a folder with one is complete.
+
+    Args:
+        folder: of the run.
+        config: of the run.
+        checksum: of the corpus.
+        tokenizer, source_tokenizer: what `data.tokenizer.build_tokenizers` returned.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    facts = {"format": FORMAT, "corpus": checksum, "tokenizer": tokenizer.save(folder)}
+    metadata = {"format": FORMAT, "corpus": checksum, "tokenizer": tokenizer.save(folder)}
     if source_tokenizer not in (None, tokenizer):
-        facts["source_tokenizer"] = source_tokenizer.save(folder / SOURCE_FOLDER)
+        metadata["source_tokenizer"] = source_tokenizer.save(folder / SOURCE_FOLDER)
     if config.training.precision == "mixed_float16" and not config.model.AS_WRITTEN:
         # Matrices whose sizes are multiples of 8 suit a GPU's tensor cores best; no token has the last ids.
-        facts["output_size"] = -(-tokenizer.vocabulary_size // 8) * 8
-    facts["versions"] = {name: metadata.version(name) for name in PACKAGES}
-    write_json(folder / "config.json", {"config": to_json(config), "facts": facts})
-    return Run(folder, config, facts)
+        metadata["output_size"] = -(-tokenizer.vocabulary_size // 8) * 8
+    metadata["versions"] = {name: versions.version(name) for name in PACKAGES}
+    write_json(folder / "config.json", {"config": to_json(config), "facts": metadata})
+    return Run(folder, config, metadata)
 
 
 def load(path: str | os.PathLike) -> Run:
@@ -171,12 +191,12 @@ def load(path: str | os.PathLike) -> Run:
     if not file.is_file():
         siblings = [found.parent.name for found in folder.parent.glob("*/config.json")]
         hint = nearest(folder.name, siblings) if siblings else "there is none yet; python -m pipeline train makes one"
-        raise RequestError(f"{folder} is no run: it has no config.json. Runs in {folder.parent}: {hint}.")
+        raise RequestError(f"{folder} is not a run: it has no config.json. Runs in {folder.parent}: {hint}.")
     try:
         content = json.loads(file.read_text("utf-8"))
-        config, facts = content["config"], content["facts"]
-        version = facts["format"]
-        if missing := {"corpus", "tokenizer"} - set(facts):
+        config, metadata = content["config"], content["facts"]
+        version = metadata["format"]
+        if missing := {"corpus", "tokenizer"} - set(metadata):
             raise KeyError(sorted(missing)[0])
     except (ValueError, KeyError, TypeError) as error:
         raise RequestError(
@@ -184,7 +204,7 @@ def load(path: str | os.PathLike) -> Run:
         ) from None
     if version != FORMAT:
         raise RequestError(f"{file} has format {version}, this version reads {FORMAT}. Use the version that wrote it.")
-    run = Run(folder, from_json(config), facts)
+    run = Run(folder, from_json(config), metadata)
     run.tokenizer, run.source_tokenizer  # noqa: B018 - one that does not match is refused here, not later
     return run
 
@@ -200,5 +220,5 @@ def _checked_tokenizer(folder: Path, digest: str) -> Tokenizer:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file aside and renames it: a reader finds the old file or the new one, never a half."""
-    with whole(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text(json.dumps(value, indent=1, ensure_ascii=False), "utf-8")

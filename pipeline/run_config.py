@@ -1,4 +1,4 @@
-"""One experiment as a configuration: the sections that every run has, and its model family's own."""
+"""The configuration of one run: the sections that all runs have, and the section of its model family."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from pipeline.settings import RequestError, Section, is_section, nearest, parse,
 
 @dataclass(frozen=True)
 class RunConfig(Section):
-    """One experiment, whole."""
+    """The configuration of one run."""
 
-    name: str = setting("kjv-words", "the run's folder below saved_models")
+    name: str = setting("kjv-words", "name of the run, and of its folder in saved_models")
     corpus: CorpusConfig = dataclasses.field(default_factory=CorpusConfig)
     tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
     dataset: DatasetConfig = dataclasses.field(default_factory=DatasetConfig)
@@ -38,7 +38,7 @@ class RunConfig(Section):
             for name in _pair_settings(self):
                 raise RequestError(
                     f"{name} is for pairs of a source and a target, and model.family={family} learns from running "
-                    "text: leave it out, or take a preset for pairs, such as translate."
+                    "text: leave it out, or use a preset for pairs, such as translate."
                 )
         if dataset.windows and dataset.batches != "windows":
             raise RequestError(
@@ -59,12 +59,12 @@ class RunConfig(Section):
 
     @property
     def reads_pairs(self) -> bool:
-        """Whether the run learns from pairs of a source and a target, not from running text."""
+        """Whether the run learns from pairs of a source and a target, and not from running text."""
         return self.dataset.batches == "pairs"
 
 
 def from_json(values: Mapping[str, Any]) -> RunConfig:
-    """Builds a run's configuration from what `settings.to_json` returned, by this version or an older one.
+    """Builds the configuration of a run from what `settings.to_json` returned, by this version or an older one.
 
     Raises:
         RequestError: a field is unknown, a section is missing, or a value is not allowed.
@@ -105,13 +105,13 @@ def override(config: RunConfig, assignments: Iterable[str]) -> RunConfig:
         if field not in kinds:
             raise RequestError(f"Unknown field {field!r} in {assignment!r}: {nearest(field, kinds)}.")
         changes.setdefault(section, {})[field] = parse(assignment, text, kinds[field])
-    # All of a section at once: values that only fit together may come in any order.
+    # Each section is replaced as a whole, so that values that depend on each other may come in any order.
     sections = {name: dataclasses.replace(getattr(config, name), **fields) for name, fields in changes.items()}
     return dataclasses.replace(config, **sections)
 
 
 def _pair_settings(config: RunConfig) -> list[str]:
-    """Returns the settings, not at their defaults, that have a meaning for pairs alone."""
+    """Returns `section.field=value` for settings that only pairs can have and that differ from their defaults."""
     sections = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     return [
         f"{name}.{field.name}={getattr(section, field.name)}"

@@ -1,7 +1,7 @@
-"""What a setting is: frozen dataclasses whose fields carry their meaning and range, to and from JSON.
+"""What a setting is: frozen dataclasses whose fields carry their description and range, to and from JSON.
 
 Every field is declared with `setting`, so one check serves the Python interface, the command line and a configuration
-that is read back from a run's folder. Nothing here imports TensorFlow: a wrong argument is answered at once.
+that is read back from a run's folder. Nothing here imports TensorFlow: a wrong argument is reported at once.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# For numbers without a bound of their own: TensorFlow counts in 32 bits, and computes in float32.
+# Upper bounds of numbers that declare none: TensorFlow counts in 32 bits and computes in float32.
 LARGEST, LARGEST_FLOAT = 2**31 - 1, 3e38
 
 
 class RequestError(ValueError):
-    """Something was asked for that cannot be done: names the value, what is allowed, and what to do next."""
+    """A request that cannot be met; its message names the value, what is allowed, and what to do next."""
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """Returns a hint for a misspelt name: the nearest allowed one, and all of them.
+    """Returns a hint for a misspelt name: the nearest allowed name, and all allowed names.
 
     >>> nearest("lsmt", ["lstm", "gru"])
     "did you mean 'lstm'? Allowed: gru, lstm"
@@ -37,22 +37,22 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     return f"{hint}Allowed: {', '.join(allowed) or 'none'}"
 
 
-def require_count(name: str, value: int, most: int) -> None:
-    """Refuses a number that is not from 0 to `most`.
+def require_count(name: str, value: int, maximum: int) -> None:
+    """Refuses a number that is not between 0 and `maximum`.
 
-    >>> require_count("seed", 3, most=9)
+    >>> require_count("seed", 3, maximum=9)
     """
-    if not 0 <= value <= most:
-        raise RequestError(f"{name}={value} is not allowed: it must be at least 0 and at most {most}.")
+    if not 0 <= value <= maximum:
+        raise RequestError(f"{name}={value} is not allowed: it must be at least 0 and at most {maximum}.")
 
 
-def shortened(text: str, most: int) -> str:
-    """Returns a text for a message, cut where it is longer than so many characters.
+def shortened(text: str, maximum: int) -> str:
+    """Returns a text for a message, truncated to a maximum number of characters.
 
     >>> shortened("In the beginning", 7)
     'In the…'
     """
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return text if len(text) <= maximum else text[: maximum - 1] + "…"
 
 
 def setting(
@@ -67,17 +67,17 @@ def setting(
     pairs_only: bool = False,
     per_row: bool = False,
 ):
-    """Declares one field: its default, what it means, and the values that it may take.
+    """Declares one field: its default, its description, and its allowed values.
 
     Args:
-        default: the value when nothing is said.
-        description: one line, with the unit where the number has one.
-        choices: the allowed strings, if they are few.
+        default: the value if none is given.
+        description: one line of help text, with the unit if the number has one.
+        choices: the allowed strings, if there are only a few.
         minimum, maximum: inclusive bounds of a number.
         above: exclusive lower bound of a number.
-        aliases: earlier names of choices, still accepted, and what they are called now.
-        pairs_only: whether the setting has no meaning for running text.
-        per_row: whether each row of a batch may have its own value: an input of the signature `generate`.
+        aliases: earlier name of a choice → its present name. Both are accepted, so old runs can be read.
+        pairs_only: whether the setting has a meaning only for pairs of a source and a target.
+        per_row: whether each row of a batch may have its own value. The signature `generate` has an input for it.
     """
     metadata = {
         "description": description,
@@ -93,7 +93,7 @@ def setting(
 
 
 class Section:
-    """A frozen dataclass whose fields are all declared with `setting` and checked when it is made."""
+    """Base of frozen dataclasses whose fields are declared with `setting` and checked when an instance is created."""
 
     def __post_init__(self):
         kinds = typing.get_type_hints(type(self))
@@ -124,13 +124,13 @@ def to_json(config: Section) -> dict[str, Any]:
 def from_json(cls: type[Section], values: Mapping[str, Any], classes: Mapping[str, type[Section]] | None = None) -> Any:
     """Builds a configuration from what `to_json` returned, by this version or an older one.
 
-    A setting that is younger than the run takes its default, which by a rule of this project means what was done
-    before there was such a setting.
+    A setting that was added after the run was made takes its default. By a rule of this project, the default of a new
+    setting is the behaviour from before it existed.
 
     Args:
-        cls: the configuration's class.
+        cls: the class of the configuration.
         values: what `to_json` returned.
-        classes: field name → the class of that section, where the field's type is a base class.
+        classes: field name → class of that section, for fields whose declared type is only a base class.
 
     Raises:
         RequestError: a field is unknown, or a value is not allowed.
@@ -172,7 +172,7 @@ def difference(old: Section, new: Section, prefix: str = "") -> list[str]:
 
 
 def is_section(kind) -> bool:
-    """Whether a field's type is a section."""
+    """Whether the type of a field is a section."""
     return isinstance(kind, type) and issubclass(kind, Section)
 
 
@@ -181,7 +181,15 @@ def _plain(value):
 
 
 def parse(assignment: str, text: str, kind):
-    """Turns the text after `=` into a value of the field's type.
+    """Converts the text after `=` to the type of the field.
+
+    Args:
+        assignment: the whole assignment, for messages.
+        text: the part after `=`. Lists are separated by commas, or written as a JSON list.
+        kind: the type of the field: bool, int, float, str or a tuple of one of them.
+
+    Raises:
+        RequestError: the text cannot be converted.
 
     >>> parse("model.units=32", "32", int)
     32
@@ -206,7 +214,7 @@ def parse(assignment: str, text: str, kind):
 
 
 def _as_type(name: str, value, kind):
-    """Checks a value's type; an int serves as a float, a list as a tuple."""
+    """Checks the type of a value; an int is accepted as a float, and a list as a tuple."""
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if typing.get_origin(kind) is tuple:

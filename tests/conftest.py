@@ -16,8 +16,8 @@ import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 from pipeline.config import CorpusConfig, DatasetConfig, SamplingConfig, TokenizerConfig, TrainingConfig  # noqa: E402
-from pipeline.data import readers  # noqa: E402
-from pipeline.data.pairs import Pair  # noqa: E402
+from pipeline.data import encodings, examples  # noqa: E402
+from pipeline.data.examples import Example  # noqa: E402
 from pipeline.models.language_model.config import LanguageModelConfig  # noqa: E402
 from pipeline.models.seq2seq.config import Seq2SeqConfig  # noqa: E402
 from pipeline.run_config import RunConfig, override  # noqa: E402
@@ -63,7 +63,7 @@ def some_pairs(count, seed=1):
     generator = random.Random(seed)
     words = ["red", "green", "bird", "fish", "我喜歡", "tea", "seven"]
     sources = [[str(i), *generator.choices(words, k=generator.randint(1, 5))] for i in range(count)]
-    return [Pair(" ".join(source), "".join(word[0] for word in source)) for source in sources]
+    return [Example("".join(word[0] for word in source), " ".join(source)) for source in sources]
 
 
 def written(path, pairs):
@@ -106,12 +106,12 @@ def command(tmp_path, monkeypatch, capsys):
 
 
 @pytest.fixture
-def small_blocks(monkeypatch):
-    """Blocks and pieces so small that everything lies on a border."""
+def small_chunks(monkeypatch):
+    """Makes chunks and pieces so small that everything lies on a border."""
 
-    def shrink(block_bytes, piece_characters=7):
-        monkeypatch.setattr(readers, "BLOCK_BYTES", block_bytes)
-        monkeypatch.setattr(readers, "PIECE_CHARACTERS", piece_characters)
+    def shrink(chunk_bytes, piece_characters=7):
+        monkeypatch.setattr(encodings, "CHUNK_BYTES", chunk_bytes)
+        monkeypatch.setattr(examples, "PIECE_CHARACTERS", piece_characters)
 
     return shrink
 

@@ -11,12 +11,13 @@ import pytest
 import tensorflow as tf
 
 from pipeline import run as runs
-from pipeline.atomic_files import reason
+from pipeline.atomic_files import describe_error
 from pipeline.cli.main import main
+from pipeline.data import corpus as corpora
 from pipeline.data import token_cache
 from pipeline.serving import export
 from pipeline.training.checkpoints import Checkpoints, TrainingError
-from tests.test_training import EVERY_STEP, figures, same_weights
+from tests.training.test_trainer import EVERY_STEP, figures, same_weights
 
 SIZE = 16 << 20
 
@@ -102,7 +103,7 @@ def test_a_full_disk_leaves_no_half_export(tiny_run, small_disk, capsys):
 
 
 def test_a_full_disk_leaves_no_half_ids(tiny_config, tiny_run, small_disk):
-    corpus = token_cache.open_corpus(tiny_config)
+    corpus = corpora.load(tiny_config.corpus)
     arguments = (corpus, tiny_config.corpus, tiny_run.tokenizer, tiny_run.digest, small_disk / "cache")
     (small_disk / "cache").mkdir()
     (small_disk / "cache" / "lock").touch()
@@ -124,11 +125,11 @@ def test_a_folder_that_cannot_be_written(tiny_config, tmp_path, text_file, capsy
 
 @pytest.mark.parametrize("harm", ["cut short", "missing", "no list", "half a list"])
 def test_ids_that_are_not_whole_are_written_anew(tiny_config, tiny_run, tmp_path, harm):
-    corpus = token_cache.open_corpus(tiny_config)
+    corpus = corpora.load(tiny_config.corpus)
     arguments = (corpus, tiny_config.corpus, tiny_run.tokenizer, tiny_run.digest, tmp_path)
     before = token_cache.prepare(*arguments)["training"].ids.tolist()
-    [ids] = tmp_path.glob("*/training.ids")
-    listed = ids.with_name("ids.json")
+    [ids] = tmp_path.glob("*/training/target.ids")
+    listed = ids.parents[1] / "ids.json"
     if harm == "cut short":
         ids.write_bytes(ids.read_bytes()[:-1])
     elif harm == "missing":
@@ -170,8 +171,8 @@ def test_half_a_checkpoint_takes_no_room(tmp_path, monkeypatch):
 
 def test_reasons_are_in_the_systems_words():
     said = "{{function_node x}} /a/b; No space left on device [Op:SaveV2]"
-    assert reason(tf.errors.ResourceExhaustedError(None, None, said)) == "No space left on device (/a/b)"
-    assert reason(OSError(28, "No space left on device", "/a")) == "No space left on device (/a)"
-    assert reason(OSError("can't write data")) == "can't write data"
+    assert describe_error(tf.errors.ResourceExhaustedError(None, None, said)) == "No space left on device (/a/b)"
+    assert describe_error(OSError(28, "No space left on device", "/a")) == "No space left on device (/a)"
+    assert describe_error(OSError("can't write data")) == "can't write data"
     hdf5 = "write failed: time = now\n, filename = '/a', errno = 28, error message = 'No space left on device', buf"
-    assert reason(OSError(hdf5)) == reason(OSError(28, hdf5)) == "No space left on device (/a)"
+    assert describe_error(OSError(hdf5)) == describe_error(OSError(28, hdf5)) == "No space left on device (/a)"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import pipeline
+from pipeline import presets
 from pipeline.cli import main
-from pipeline.presets import presets
 from pipeline.run_config import RunConfig, override
 from tests.conftest import small, some_lines
 

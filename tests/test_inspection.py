@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pipeline import presets
 from pipeline.config import CorpusConfig
 from pipeline.data import corpus, inspection, readers, tokenizer
-from pipeline.presets import presets
 from pipeline.settings import RequestError
 
 

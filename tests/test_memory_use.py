@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from pipeline.benchmark.measurements import write_text
+from pipeline.benchmark.ingest import write_text
 
 MEASURED = """
 import re, sys

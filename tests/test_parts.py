@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from pipeline import config
-from pipeline.benchmark.contenders import Setup, random_batches
+from pipeline.benchmark.setups import Setup, random_batches
 from pipeline.config import MICRO_BATCHED_ROWS, TrainingConfig
 from pipeline.data.tokenizer import Tokenizer
 from pipeline.evaluation import likelihood

@@ -1,4 +1,4 @@
-"""Tests of the named runs."""
+"""Tests of the presets."""
 
 import inspect
 import subprocess
@@ -6,26 +6,45 @@ import sys
 
 import pytest
 
-from pipeline.presets import presets
-from pipeline.presets.presets import PRESETS, preset
-from pipeline.settings import RequestError, difference
+import pipeline
+from pipeline import presets
+from pipeline.presets import MODULES, PRESETS, documents, language_model, preset, seq2seq
+from pipeline.run_config import RunConfig
+from pipeline.settings import difference
+from tests.conftest import refusal
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_is_named_as_its_run_and_its_function(name):
-    assert preset(name).name == name
-    assert PRESETS[name].__name__ == name.replace("-", "_")
+def test_a_preset_is_named_like_its_run_its_function_and_its_attribute(name):
+    function = name.replace("-", "_")
+    assert preset(name).name == name and isinstance(preset(name), RunConfig)
+    assert PRESETS[name].__name__ == function
+    assert getattr(presets, function) is getattr(pipeline.presets, function) is PRESETS[name]
+    assert function in dir(presets)
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_is_described(name):
-    assert inspect.getdoc(PRESETS[name])
+def test_the_first_line_of_a_description_is_one_sentence(name):
+    line = inspect.getdoc(PRESETS[name]).splitlines()[0]
+    assert line.endswith(".") and not line.endswith("..") and len(line) <= 120
 
 
-def test_every_function_is_listed():
-    public = [f for n, f in inspect.getmembers(presets, inspect.isfunction) if f.__module__ == presets.__name__]
-    names = {function.__name__ for function in public if not function.__name__.startswith("_")}
-    assert names - {"preset"} == {function.__name__ for function in PRESETS.values()}
+def test_presets_are_listed_file_by_file_in_the_order_of_their_definition():
+    assert MODULES == (language_model, seq2seq, documents)
+    places = [(MODULES.index(inspect.getmodule(make)), make.__code__.co_firstlineno) for make in PRESETS.values()]
+    assert places == sorted(places)
+    assert [next(iter(PRESETS)), list(PRESETS)[-1]] == ["kjv-words", "document-004"]
+
+
+def test_a_public_function_is_a_preset_and_nothing_else_is():
+    defined = [
+        function.__name__
+        for module in MODULES
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__ and not name.startswith("_")
+    ]
+    assert sorted(defined) == sorted(name.replace("-", "_") for name in PRESETS)
+    assert not hasattr(presets, "_zaremba") and not hasattr(presets, "kjv-words")
 
 
 def test_no_two_presets_are_alike():
@@ -36,8 +55,10 @@ def test_no_two_presets_are_alike():
 
 
 def test_an_unknown_preset_is_answered_with_the_nearest():
-    with pytest.raises(RequestError, match="'kjv-word': did you mean 'kjv-words'.*zaremba-small"):
-        preset("kjv-word")
+    message = refusal(preset, "kjv-word")
+    assert message.startswith("Unknown preset 'kjv-word': did you mean 'kjv-words'?") and "zaremba-small" in message
+    with pytest.raises(AttributeError, match="'kjv_word'"):
+        presets.kjv_word  # noqa: B018
 
 
 def test_zaremba_presets_are_those_of_the_paper():
@@ -55,6 +76,6 @@ def test_zaremba_presets_are_those_of_the_paper():
 
 
 def test_making_a_preset_does_not_import_tensorflow():
-    code = "import sys\nfrom pipeline.presets import PRESETS\n[make() for make in PRESETS.values()]\n"
+    code = "import sys, pipeline\n[make() for make in pipeline.presets.PRESETS.values()]\n"
     done = subprocess.run([sys.executable, "-c", code + "print('tensorflow' in sys.modules)"], capture_output=True)
     assert done.stdout == b"False\n"

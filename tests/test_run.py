@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from pipeline import run as runs
-from pipeline.models.families import build
+from pipeline.models.contract import Sizes
+from pipeline.models.families import family
 from pipeline.models.language_model.config import LanguageModelConfig
 from pipeline.run import folder_of, load, write_json
 from pipeline.settings import RequestError, to_json
@@ -24,7 +25,7 @@ def change(folder, **parts):
 def test_a_run_comes_back_as_it_was(tiny_run, tiny_config):
     run = load(tiny_run.folder)
     assert run.config == tiny_config
-    assert run.facts == tiny_run.facts
+    assert run.metadata == tiny_run.metadata
     assert run.history == tiny_run.history and len(run.history) == 2
     assert run.tokenizer.vocabulary == tiny_run.tokenizer.vocabulary
     for one, other in zip(run.model.get_weights(), tiny_run.model.get_weights(), strict=True):
@@ -47,7 +48,7 @@ def test_a_run_that_is_moved_still_loads(copied_run, tiny_run):
 
 
 def test_a_missing_run_is_answered_with_the_nearest(tiny_run):
-    with pytest.raises(RequestError, match="tinny is no run.*did you mean 'tiny'"):
+    with pytest.raises(RequestError, match="tinny is not a run.*did you mean 'tiny'"):
         load(tiny_run.folder.with_name("tinny"))
 
 
@@ -97,7 +98,7 @@ def test_a_missing_tokenizer_is_refused(copied_run):
         load(copied_run)
 
 
-def test_a_run_without_weights_says_how_to_go_on(copied_run):
+def test_a_run_without_weights_says_how_to_resume(copied_run):
     (copied_run / "best.weights.h5").unlink()
     (copied_run / "history.json").unlink()
     run = load(copied_run)
@@ -133,8 +134,7 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
 
 def test_sizes_that_suit_tensor_cores(train):
     """In mixed_float16 the output layer is filled up to a multiple of 8; what no token has is never written."""
-    from pipeline.evaluation import likelihood
-    from pipeline.serving import generation
+    from pipeline.serving import evaluation, generation
 
     run = train("training.precision=mixed_float16", "training.epochs=1", name="half")
     size, tokens = run.model.output.shape[-1], run.tokenizer.vocabulary_size
@@ -142,12 +142,12 @@ def test_sizes_that_suit_tensor_cores(train):
     run.model.get_layer("output").bias.assign(np.where(np.arange(size) < tokens, 0, 100.0))
     texts = generation.generate(run, ["", "the"], max_new_tokens=20, temperature=5)
     assert all(text.tokens for text in texts)
-    assert np.isfinite(likelihood.evaluate(load(run.folder))["perplexity"])
+    assert np.isfinite(evaluation.evaluate(load(run.folder))["perplexity"])
 
 
 def test_other_precisions_keep_the_vocabulary(tiny_run):
     assert tiny_run.model.output.shape[-1] == tiny_run.tokenizer.vocabulary_size
-    assert "output_size" not in tiny_run.facts
+    assert "output_size" not in tiny_run.metadata
 
 
 # === Stock Keras ===
@@ -156,7 +156,7 @@ def test_other_precisions_keep_the_vocabulary(tiny_run):
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_weights_go_into_stock_layers_and_back(cell, tmp_path):
     keras.utils.set_random_seed(1)
-    ours = build(LanguageModelConfig(cell=cell, embedding_dim=5, units=6, num_layers=2), 11)
+    ours = family(LanguageModelConfig(cell=cell, embedding_dim=5, units=6, num_layers=2)).build_model(Sizes(11))
     recurrent = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}[cell]
     stock = keras.Sequential(
         [

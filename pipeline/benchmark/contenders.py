@@ -1,16 +1,15 @@
-"""The sides of a comparison: ways to do the same work, ours and the usual ones.
+"""Contenders: ways to do the same work, ours and the usual ones.
 
-Each function builds one side. Ours is what training and generation run; the others are what one writes with Keras' own
-layers, or in PyTorch, without this package. The networks read random ids, drawn by Zipf's law as in a text: what a step
-costs does not depend on what it learns. PyTorch is imported by the functions that need it.
+Each function builds one contender. Ours run what training and generation run; the others are what one writes with
+Keras' own layers, or in PyTorch, without this package. PyTorch is imported by the functions that need it.
 
-Shape letters as in `models`: B rows, T steps, V vocabulary, E embedding, U units.
+Shape letters as in `models.contract`: B rows, T steps, V vocabulary, E embedding, U units.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
-import dataclasses
+import functools
 import itertools
 import multiprocessing
 from collections.abc import Callable
@@ -20,103 +19,70 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipeline.config import TrainingConfig
+from pipeline.benchmark.setups import CELLS, Setup
+from pipeline.config import SamplingConfig, TrainingConfig
 from pipeline.data.batching import Batch
 from pipeline.data.tokenizer import SPECIAL_TOKENS, TableTokenizer, Tokenizer
-from pipeline.decoding.signatures import TextModel
-from pipeline.layers.micro_batches import number_of_parts, share_cores
-from pipeline.models.families import build, family
+from pipeline.decoding.loop import Sampling
+from pipeline.decoding.signatures import TextFunctions
+from pipeline.layers.micro_batches import share_cores
+from pipeline.models.contract import Sizes
+from pipeline.models.families import family
 from pipeline.models.language_model.config import LanguageModelConfig
-from pipeline.run_config import ModelConfig, RunConfig
-from pipeline.training.train_step import build_optimizer, make_step
+from pipeline.models.model_config import ModelConfig
+from pipeline.training.optimizers import build_optimizer
+from pipeline.training.train_step import make_step
 
-BATCHES = 8  # different ones, in turn: one alone would soon be known by heart
-WINDOW = 40  # tokens that a `predict` call per token reads
-CELLS = {"lstm": "LSTM", "gru": "GRU"}  # the classes' names in Keras and in PyTorch
-
-
-@dataclasses.dataclass(frozen=True)
-class Setup:
-    """The sizes of a network and of what it reads at a time."""
-
-    network: LanguageModelConfig
-    vocabulary_size: int  # V
-    batch_size: int  # B
-    steps: int  # T
-
-    def __str__(self) -> str:
-        network = self.network
-        sizes = f"{CELLS[network.cell]} {network.embedding_dim}→{network.units}×{network.num_layers}"
-        return f"{sizes}, batch {self.batch_size}, {self.steps} steps, {self.vocabulary_size:,} symbols"
-
-    @property
-    def training(self) -> dict[str, float]:
-        """What one training step does: tokens, and the arithmetic of its matrix products in 10⁹ operations.
-
-        A weight costs two operations a token on the way forward, and four on the way back: two for the gradient of
-        each factor of its product.
-        """
-        network, tokens = self.network, self.batch_size * self.steps
-        inputs = network.embedding_dim + (network.num_layers - 1) * network.units  # of all layers
-        weights = self.gates * (inputs + network.num_layers * network.units) + network.units * self.vocabulary_size
-        return {"tokens_per_second": tokens, "gflops": 6 * weights * tokens / 1e9}
-
-    @property
-    def gates(self) -> int:
-        """Z, units of all gates of a layer."""
-        return {"lstm": 4, "gru": 3}[self.network.cell] * self.network.units
-
-    def spared(self, batches: list[Batch]) -> float:
-        """Arithmetic that our step does without, in 10⁹ operations: of a token that a part of the batch says again.
-
-        All of it is done on a GPU, and with dropout (`layers.read_tokens`).
-        """
-        if self.network.dropout or tf.config.list_logical_devices("GPU"):
-            return 0.0
-        parts = [part for ids, *_ in batches for part in np.split(ids, number_of_parts(self.batch_size))]
-        repeated = sum(part.size - len(np.unique(part)) for part in parts) / len(batches)
-        return 6 * self.network.embedding_dim * self.gates * repeated / 1e9
+WINDOW = 40  # tokens that are read by one `predict` call per token
 
 
-class Side(NamedTuple):
+class Contender(NamedTuple):
     """One way to do the work.
 
     Attributes:
         name: in the output.
-        call: does it once. The result is an array of any kind, and reading it waits until the work is done.
+        call: does the work once. The result is an array of any kind; reading it waits until the work is done.
         units: how many of the comparison's units one call does.
         model: a `keras.Model`, or PyTorch's embedding, recurrent and output layer in a list; None: no weights, or in
             another process.
-        spared: arithmetic of a set-up that a call does without, in 10⁹ operations.
-        close: gives back what the side holds besides memory.
+        skipped_gflops: arithmetic of a setup that a call does without, in 10⁹ operations.
+        close: releases what the contender holds besides memory.
     """
 
     name: str
     call: Callable[[], Any]
     units: int = 1
     model: Any = None
-    spared: float = 0.0
+    skipped_gflops: float = 0.0
     close: Callable[[], None] = lambda: None
 
 
-def in_process(build: Callable[..., Side], *arguments, **options) -> Side:
-    """Builds a side in a process of its own, whose cores are shared out as those of `train` and `generate` are.
+def in_process(build: Callable[..., Contender], *arguments, **options) -> Contender:
+    """Builds a contender in a process of its own, which shares out the cores as `train` and `generate` do.
 
     Args:
         build: a function of this module; it and its arguments are sent to the process.
     """
     process = concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-    name, units, spared = process.submit(_build, build, *arguments, **options).result()
-    return Side(name, lambda: process.submit(_call).result(), units, spared=spared, close=process.shutdown)
+    try:
+        name, units, skipped_gflops = process.submit(_build, build, *arguments, **options).result()
+    except BaseException:
+        process.shutdown()
+        raise
+
+    def call():
+        return process.submit(_call).result()
+
+    return Contender(name, call, units, skipped_gflops=skipped_gflops, close=process.shutdown)
 
 
-_built: list[Side] = []  # in a process of a side's own: that side
+_built: list[Contender] = []  # in a process of `in_process`: its contender
 
 
-def _build(build: Callable[..., Side], *arguments, **options) -> tuple[str, int, float]:
+def _build(build: Callable[..., Contender], *arguments, **options) -> tuple[str, int, float]:
     share_cores()
     _built.append(build(*arguments, **options))
-    return _built[0].name, _built[0].units, _built[0].spared
+    return _built[0].name, _built[0].units, _built[0].skipped_gflops
 
 
 def _call() -> np.ndarray:
@@ -126,49 +92,36 @@ def _call() -> np.ndarray:
 # === Training steps ===
 
 
-def random_batches(setup: Setup) -> list[Batch]:
-    """Batches as `dataset` makes them, of random ids without special tokens, the likeliest first as in a vocabulary."""
-    generator = np.random.default_rng(1)
-    first = len(SPECIAL_TOKENS)
-    likelihood = 1 / np.arange(1, setup.vocabulary_size - first + 1)  # Zipf's law
-    shape = (BATCHES, setup.batch_size, setup.steps + 1)
-    ids = first + generator.choice(len(likelihood), shape, p=likelihood / likelihood.sum()).astype(np.int32)
-    weights = np.ones((setup.batch_size, setup.steps), np.float32)
-    return [(rows[:, :-1].copy(), rows[:, 1:].copy(), weights) for rows in ids]
-
-
 def pipeline_step(
     name: str, setup: Setup, batches: list[Batch], network: ModelConfig | None = None, precision: str = "float32"
-) -> Side:
-    """A step as `training` makes it, with the state carried; the call returns the loss in nats a token.
+) -> Contender:
+    """A training step of ours, with the state carried; the call returns the loss in nats per token.
 
     Args:
-        name: the side's.
+        name: of the contender.
         setup: V and B, and the network if no other is given.
-        batches: as `random_batches` returns them.
-        network: of any family that reads running text.
+        batches: what `random_batches` returned.
+        network: another one, of any family on running text; its skipped arithmetic counts as 0.
         precision: Keras' dtype policy.
     """
-    network, settings = network or setup.network, TrainingConfig(clip_norm=1.0, precision=precision)
-    model = build(network, setup.vocabulary_size, precision)
-    optimizer = build_optimizer(settings)
-    optimizer.build(model.trainable_variables)
-    step = make_step(model, family(network), optimizer, settings)
+    chosen, settings = family(network or setup.network), TrainingConfig(clip_norm=1.0, precision=precision)
+    model = chosen.build_model(Sizes(setup.vocabulary_size), precision)
+    updates = chosen.updates(model, settings, functools.partial(build_optimizer, settings))
+    step = make_step(updates[chosen.phase(0)], settings)
     tensors = itertools.cycle([tuple(map(tf.constant, batch)) for batch in batches])
-    state = family(network).initial_state(model, setup.batch_size)
+    state = chosen.initial_state(model, setup.batch_size)
 
     def call():
         nonlocal state
-        metrics, state = step(next(tensors), state, tf.constant(settings.learning_rate))
-        return metrics["nats"] / metrics["tokens"]
+        sums, state = step(next(tensors), state, tf.constant(settings.learning_rate))
+        return sums["nats"] / sums["tokens"]
 
-    is_language_model = isinstance(network, LanguageModelConfig)
-    spared = dataclasses.replace(setup, network=network).spared(batches) if is_language_model else 0.0
-    return Side(name, call, model=model, spared=spared)
+    skipped_gflops = setup.skipped_gflops(batches) if network is None else 0.0
+    return Contender(name, call, model=model, skipped_gflops=skipped_gflops)
 
 
-def keras_step(setup: Setup, batches: list[Batch]) -> Side:
-    """The same step as one writes it with Keras' own layers and loss, compiled whole."""
+def keras_step(setup: Setup, batches: list[Batch]) -> Contender:
+    """The same step with Keras' own layers and loss, in one compiled function."""
     model = keras_model(setup.network, setup.vocabulary_size)
     optimizer, loss_of = keras.optimizers.Adam(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer.build(model.trainable_variables)
@@ -182,7 +135,7 @@ def keras_step(setup: Setup, batches: list[Batch]) -> Side:
         return loss
 
     tensors = itertools.cycle([tuple(map(tf.constant, batch[:2])) for batch in batches])
-    return Side(f"keras.layers.{CELLS[setup.network.cell]}", lambda: step(*next(tensors)), model=model)
+    return Contender(f"keras.layers.{CELLS[setup.network.cell]}", lambda: step(*next(tensors)), model=model)
 
 
 def keras_model(network: LanguageModelConfig, vocabulary_size: int, every_step: bool = True) -> keras.Model:
@@ -199,7 +152,7 @@ def keras_model(network: LanguageModelConfig, vocabulary_size: int, every_step: 
     )
 
 
-def torch_step(setup: Setup, batches: list[Batch]) -> Side:
+def torch_step(setup: Setup, batches: list[Batch]) -> Contender:
     """The same step in PyTorch."""
     import torch
 
@@ -218,7 +171,7 @@ def torch_step(setup: Setup, batches: list[Batch]) -> Side:
         optimizer.step()
         return loss.detach()
 
-    return Side(f"torch.nn.{CELLS[setup.network.cell]}", call, model=layers)
+    return Contender(f"torch.nn.{CELLS[setup.network.cell]}", call, model=layers)
 
 
 def torch_layers(network: LanguageModelConfig, vocabulary_size: int):
@@ -238,8 +191,8 @@ def torch_layers(network: LanguageModelConfig, vocabulary_size: int):
 # === Generated texts ===
 
 
-def pipeline_texts(setup: Setup, temperature: float = 1.0) -> Side:
-    """Texts from the compiled `TextModel`, as `generation` and an export make them; the call returns (B,) strings.
+def pipeline_texts(setup: Setup, temperature: float = 1.0) -> Contender:
+    """Texts from our compiled signature `generate`, as generation and an export run it; the call returns (B,) strings.
 
     Args:
         setup: network, V, B and, as T, how many tokens each row gets.
@@ -247,21 +200,22 @@ def pipeline_texts(setup: Setup, temperature: float = 1.0) -> Side:
     """
     network, vocabulary_size = setup.network, setup.vocabulary_size
     rows, tokens = setup.batch_size, setup.steps
-    words = map(chr, range(ord("A"), ord("A") + vocabulary_size - len(SPECIAL_TOKENS)))
-    tokenizer = TableTokenizer("character", (*SPECIAL_TOKENS, *words))
-    model = build(network, vocabulary_size)
+    characters = map(chr, range(ord("A"), ord("A") + vocabulary_size - len(SPECIAL_TOKENS)))
+    tokenizer = TableTokenizer("character", (*SPECIAL_TOKENS, *characters))
+    model = family(network).build_model(Sizes(vocabulary_size))
     bias = np.zeros(vocabulary_size, np.float32)
-    bias[: len(SPECIAL_TOKENS)] = -1e9  # no end token: every row runs to its last place
+    bias[: len(SPECIAL_TOKENS)] = -1e9  # no end token: every row gets all its tokens
     model.get_layer("output").bias.assign(bias)
-    function, signature = TextModel(tokenizer, model, RunConfig(model=network)).signatures()["generate"]
+    functions = TextFunctions(tokenizer, family(network).decoder(model), SamplingConfig())
+    function, signature = functions.signatures()["generate"]
     generate = tf.function(function, input_signature=signature, autograph=False)
-    settings = ("", tokens, temperature, 0, 1.0, 1.0)  # the prompt; no top-k, top-p or penalty
-    inputs = [tf.fill([rows], value) for value in settings] + [tf.range(rows, dtype=tf.int64)]
-    return Side("pipeline", lambda: generate(*inputs)["text"], rows * tokens, model)
+    sampling = Sampling.of(SamplingConfig(max_new_tokens=tokens, temperature=temperature))
+    inputs = [tf.fill([rows], ""), *sampling.repeat(rows)._replace(seed=tf.range(rows, dtype=tf.int64))]
+    return Contender("pipeline", lambda: generate(*inputs)["text"], rows * tokens, model)
 
 
-def keras_texts(setup: Setup, tokens: int) -> Side:
-    """One text as in many tutorials: for each token, `predict` on a window of the last ones."""
+def keras_texts(setup: Setup, tokens: int) -> Contender:
+    """One text as many tutorials generate it: for each token, one `predict` call on a window of the last ones."""
     vocabulary_size = setup.vocabulary_size
     model = keras_model(setup.network, vocabulary_size, every_step=False)
     generator = np.random.default_rng(1)
@@ -275,10 +229,10 @@ def keras_texts(setup: Setup, tokens: int) -> Side:
             window = np.concatenate([window[:, 1:], [[token_id]]], axis=1)
         return window
 
-    return Side("keras.Model.predict", call, tokens, model)
+    return Contender("keras.Model.predict", call, tokens, model)
 
 
-def torch_texts(setup: Setup, temperature: float = 1.0) -> Side:
+def torch_texts(setup: Setup, temperature: float = 1.0) -> Contender:
     """Texts from a loop in PyTorch that carries the state; the call returns token ids (B, T)."""
     import torch
 
@@ -299,22 +253,22 @@ def torch_texts(setup: Setup, temperature: float = 1.0) -> Side:
             text.append(token_ids)
         return torch.cat(text, dim=1)
 
-    return Side("torch loop", call, rows * tokens, layers)
+    return Contender("torch loop", call, rows * tokens, layers)
 
 
 # === Matrix products ===
 
 
-def tensorflow_product(size: int) -> Side:
+def tensorflow_product(size: int) -> Contender:
     """A matrix product in TensorFlow; all of it is computed, one number is returned."""
     matrices = [tf.random.stateless_normal([size, size], [1, seed]) for seed in (1, 2)]
     multiply = tf.function(lambda a, b: tf.matmul(a, b)[0, 0])
-    return Side("tf.matmul", lambda: multiply(*matrices))
+    return Contender("tf.matmul", lambda: multiply(*matrices))
 
 
-def torch_product(size: int) -> Side:
+def torch_product(size: int) -> Contender:
     """The same in PyTorch."""
     import torch
 
     matrices = [torch.randn(size, size) for _ in range(2)]
-    return Side("torch.matmul", lambda: torch.matmul(*matrices)[0, 0])
+    return Contender("torch.matmul", lambda: torch.matmul(*matrices)[0, 0])

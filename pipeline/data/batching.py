@@ -1,9 +1,10 @@
-"""From ids to batches: cut into strands, windows, sentences or pairs.
+"""From ids to batches: contiguous streams, windows, or whole documents as rows.
 
-    <split>.ids (one stream of numbers) → batches → tf.data
+    ids on disk → batches → tf.data
 
 The ids stay on disk. Every batch is a pure function of (seed, epoch, index): a position in the data is a number, and a
-resumed run continues with exactly the batches that it would have seen.
+resumed run continues with exactly the batches that it would have seen. Reading order: streams, windows, sentences,
+which of them a configuration asks for, tf.data, random orders.
 """
 
 from __future__ import annotations
@@ -14,41 +15,45 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.config import DatasetConfig
-from pipeline.data.token_cache import PairFile, TokenFile
+from pipeline.data.token_cache import TokenFile, TokenSplit
 from pipeline.data.tokenizer import Tokenizer
 from pipeline.settings import RequestError
 
-SHORTER_CONTEXTS = 4  # with last targets, one window in so many
+SHORTER_CONTEXTS = 4  # with last targets, one window in this many has a shorter context
+TOKENS_PER_STREAM = 250_000  # a held-out text of up to this length is read in one stream, from beginning to end
+MIN_HELD_OUT_LENGTH = 64  # steps in a batch of held-out text, so that few batches are needed
 
-# Inputs and targets (B, T) int32, weights (B, T) float32; of pairs the inputs are (source (B, S), target (B, T)).
+# Inputs and targets (B, T) int32, weights (B, T) float32; for pairs the inputs are (source (B, S), target (B, T)).
 Batch = tuple[np.ndarray | tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]
 
 
-class Strands:
-    """Parallel strands of one stream, read on from batch to batch: for carried state.
+class Streams:
+    """Contiguous streams, read on from batch to batch: truncated backpropagation with carried state.
 
-    Row b holds the b-th of `batch_size` equal parts. Each strand begins with the start token, every token is a
-    target once (but with `last`), and the last strand is filled up with targets of weight 0. Every epoch begins at
-    another place of the text, read as a ring, so that strands and steps are cut at other places.
+    Row b holds stream b, one of `batch_size` equal stretches of the text. Each stream begins with the start token,
+    every token is a target once (except with `last`), and the last stream is filled up with targets of weight 0. Every
+    epoch begins at another place of the text, read as a ring, so that streams and steps are cut at other places.
 
-    A strand that is begun anew now and then teaches the model what the start token and a zero state mean: without
-    it they would be seen `batch_size` times an epoch, and a generated text, which begins so, would begin badly.
+    Now and then a stream starts again from the start token and a zero state, to teach the model what these mean.
+    Without it they would be seen only `batch_size` times an epoch, and a generated text, which begins so, would begin
+    badly.
 
     Args:
         tokens: the text.
         batch_size, sequence_length: B and T.
         seed: picks each epoch's beginning; None: the text is read from its own.
-        restart: batches after which a row begins anew, in turn; 0: never inside an epoch.
-        last: whether a row's last token alone is a target. Then a row that begins does so at any place, behind
-            padding: else the first tokens of a text would never be a target.
+        restart: batches after which a row starts again, each in its turn; 0: never inside an epoch.
+        last: whether a row's last token alone is a target. Then a row that begins does so at any step, after padding:
+            otherwise the first tokens of a text would never be a target.
     """
 
     carries_state = True
+    has_source = False
     too_long = 0  # nothing is left out
 
     def __init__(
         self,
-        tokens: TokenFile,
+        tokens: TokenSplit,
         batch_size: int,
         sequence_length: int,
         seed: int | None = None,
@@ -57,27 +62,28 @@ class Strands:
     ):
         self.tokens, self.seed, self.restart, self.last = tokens, seed, restart, last
         self.batch_size, self.sequence_length = batch_size, sequence_length
-        self.strand_length = -(-tokens.tokens // batch_size)
+        self.stream_length = -(-tokens.tokens // batch_size)
         # With last targets, a shorter batch at the end would have none.
-        self.steps = self.strand_length // sequence_length if last else -(-self.strand_length // sequence_length)
+        self.steps = self.stream_length // sequence_length if last else -(-self.stream_length // sequence_length)
 
     def batch(self, epoch: int, index: int) -> Batch:
+        """Returns one batch of an epoch."""
         total, first = self.tokens.tokens, index * self.sequence_length
         offset = 0 if self.seed is None else int(_generator(self.seed, epoch).integers(total))
-        rows = np.arange(self.batch_size) * self.strand_length  # (B,)
+        rows = np.arange(self.batch_size) * self.stream_length  # (B,)
         starts = (rows + first - 1 + offset) % total  # one before the first target
         ids = self.tokens.read(starts, self.sequence_length + 1).astype(np.int32)  # (B, T + 1)
         ids[self._begins(index), 0] = Tokenizer.start_id
         steps = np.arange(first, first + self.sequence_length)[None]  # (1, T)
-        inside = (steps < self.strand_length) & (rows[:, None] + steps < total)  # (B, T)
+        inside = (steps < self.stream_length) & (rows[:, None] + steps < total)  # (B, T)
         inputs, targets = ids[:, :-1], ids[:, 1:]
         if self.last:
             inside[:, :-1] = False
-            inputs = _begun_later(inputs, self._begins(index), self.seed or 0, epoch, index)
+            inputs = _begin_later(inputs, self._begins(index), self.seed or 0, epoch, index)
         return inputs, targets, inside.astype(np.float32)
 
     def _begins(self, index: int) -> np.ndarray:
-        """Which rows (B,) begin with this batch: all with the first, later each in its turn."""
+        """Returns which rows (B,) begin with this batch: all with the first, later each in its turn."""
         if index == 0 or not self.restart:
             return np.full(self.batch_size, index == 0)
         turns = np.arange(self.batch_size) * self.restart // self.batch_size
@@ -85,24 +91,25 @@ class Strands:
 
 
 class Windows:
-    """Windows of one stream in shuffled order, each begun with the start token at a zero state.
+    """Windows of a text in shuffled order; each begins with the start token and a zero state.
 
     Args:
         tokens: the text.
         batch_size, sequence_length: B and T.
-        stride: tokens from one window's start to the next's; 0: T.
+        stride: tokens from one window's start to the next one's; 0: T.
         seed: picks each epoch's order.
-        windows: how many an epoch draws, others in each; 0: all.
+        windows: how many an epoch draws, different ones each time; 0: all.
         last: whether a window's last token alone is a target. Then every fourth window has a shorter context, of any
-            length, behind padding: else the network would never learn how a text goes on that has just begun.
+            length, after padding: otherwise the network would never learn how a text continues that has just begun.
     """
 
     carries_state = False
+    has_source = False
     too_long = 0
 
     def __init__(
         self,
-        tokens: TokenFile,
+        tokens: TokenSplit,
         batch_size: int,
         sequence_length: int,
         stride: int = 0,
@@ -118,75 +125,77 @@ class Windows:
         self.steps = -(-self.windows // batch_size)
 
     def batch(self, epoch: int, index: int) -> Batch:
+        """Returns one batch of an epoch."""
         rows = np.arange(index * self.batch_size, (index + 1) * self.batch_size)
         present = rows < self.windows  # the last batch is filled up with rows of weight 0
         window = permute(rows % self.windows, self.available, self.seed, epoch)
         targets = self.tokens.read(window * self.stride, self.sequence_length).astype(np.int32)  # (B, T)
-        start = np.full((self.batch_size, 1), Tokenizer.start_id, np.int32)
-        inputs = np.concatenate([start, targets[:, :-1]], axis=1)
+        inputs = _after_start(targets)
         weights = np.broadcast_to(present[:, None], targets.shape).astype(np.float32)
         if self.last:
             weights[:, :-1] = 0
-            inputs = _begun_later(inputs, rows % SHORTER_CONTEXTS == 0, self.seed, epoch, index)
+            inputs = _begin_later(inputs, rows % SHORTER_CONTEXTS == 0, self.seed, epoch, index)
         return inputs, targets, weights
 
 
 class Sentences:
-    """Whole documents as rows, bucketed by length, padded on the right with weight 0.
+    """Whole documents as rows, bucketed by length, padded on the right with weight 0; for pairs, with their sources.
 
-    Documents are shuffled, then sorted by length within groups of 64 batches, then the batches are shuffled:
-    rows of a batch have nearly one length, and yet every epoch mixes anew. Documents longer than
-    `sequence_length` are left out and counted in `too_long`.
+    Documents are shuffled, then sorted by length within groups of 64 batches, then the batches are shuffled: rows of a
+    batch have nearly one length, and yet every epoch mixes again. Documents that are too long are left out and counted
+    in `too_long`.
+
+    Args:
+        tokens: the documents.
+        batch_size: B.
+        sequence_length: the most tokens of a document, or of a pair's target, its end token included.
+        seed: picks each epoch's order.
+        source_length: for pairs, the most tokens of a source, its end token included; None: running text.
     """
 
     carries_state = False
 
-    def __init__(self, tokens: TokenFile, batch_size: int, sequence_length: int, seed: int = 0):
-        self.documents = _Documents(tokens)
-        self.batch_size = batch_size
-        kept = np.flatnonzero(self.documents.lengths <= sequence_length)
-        self.too_long = len(self.documents.lengths) - len(kept)
-        self.order = _Buckets(kept, (self.documents.lengths[kept],), batch_size, seed)
+    def __init__(
+        self,
+        tokens: TokenSplit,
+        batch_size: int,
+        sequence_length: int,
+        seed: int = 0,
+        source_length: int | None = None,
+    ):
+        self.batch_size, self.has_source = batch_size, source_length is not None
+        self.targets = _Documents(tokens)
+        self.sources = _Documents(tokens.source) if self.has_source else None
+        short = self.targets.lengths <= sequence_length
+        lengths = [self.targets.lengths]
+        if self.has_source:
+            short &= self.sources.lengths <= source_length
+            lengths.append(self.sources.lengths)
+        kept = np.flatnonzero(short)
+        self.too_long = len(short) - len(kept)
+        self.order = _Buckets(kept, tuple(column[kept] for column in lengths), batch_size, seed)
         self.steps = self.order.steps
 
     def batch(self, epoch: int, index: int) -> Batch:
-        return _teacher_forcing(self.documents, self.order.rows(epoch, index))
-
-
-class Pairs:
-    """Pairs as rows, bucketed by length like `Sentences`: source ids, and the target one step late beside itself.
-
-    Pairs with a source longer than `source_length` or a target longer than `sequence_length`, end tokens included, are
-    left out and counted in `too_long`.
-    """
-
-    carries_state = False
-
-    def __init__(self, tokens: PairFile, batch_size: int, source_length: int, sequence_length: int, seed: int = 0):
-        self.sources, self.targets = _Documents(tokens.source), _Documents(tokens.target)
-        self.batch_size = batch_size
-        lengths = self.targets.lengths, self.sources.lengths
-        kept = np.flatnonzero((lengths[0] <= sequence_length) & (lengths[1] <= source_length))
-        self.too_long = len(lengths[0]) - len(kept)
-        self.order = _Buckets(kept, tuple(side[kept] for side in lengths), batch_size, seed)
-        self.steps = self.order.steps
-
-    def batch(self, epoch: int, index: int) -> Batch:
+        """Returns one batch of an epoch."""
         rows = self.order.rows(epoch, index)
-        source_ids, _ = self.sources.padded(rows)  # (B, S)
-        source_ids[rows < 0, 0] = Tokenizer.end_id  # cuDNN takes no row that is masked as a whole
-        target_ids, targets, weights = _teacher_forcing(self.targets, rows)
-        return (source_ids, target_ids), targets, weights
+        targets, inside = self.targets.padded(rows)
+        inputs = _after_start(targets)
+        if self.has_source:
+            source_ids, _ = self.sources.padded(rows)  # (B, S)
+            source_ids[rows < 0, 0] = Tokenizer.end_id  # cuDNN takes no row that is masked as a whole
+            inputs = source_ids, inputs
+        return inputs, targets, inside.astype(np.float32)
 
 
 class _Documents:
     """A text's documents by number, each with its end token."""
 
-    def __init__(self, tokens: TokenFile):
+    def __init__(self, tokens: TokenFile | TokenSplit):
         self.ids, self.starts, self.lengths = tokens.ids, tokens.bounds[:-1], np.diff(tokens.bounds)
 
     def padded(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the documents of some numbers (B,), −1 for none: ids (B, T) int32, and where there are any (B, T)."""
+        """Returns documents by their numbers (B,), −1 for none: ids (B, T) int32, and where there are any (B, T)."""
         lengths = np.where(rows >= 0, self.lengths[rows], 0)
         steps = np.arange(max(1, lengths.max()))[None]  # (1, T)
         inside = steps < lengths[:, None]  # (B, T)
@@ -194,15 +203,8 @@ class _Documents:
         return np.where(inside, self.ids[positions], Tokenizer.padding_id).astype(np.int32), inside
 
 
-def _teacher_forcing(documents: _Documents, rows: np.ndarray) -> Batch:
-    """Documents as targets, and themselves one step late, behind the start token, as inputs."""
-    targets, inside = documents.padded(rows)
-    start = np.full((len(rows), 1), Tokenizer.start_id, np.int32)
-    return np.concatenate([start, targets[:, :-1]], axis=1), targets, inside.astype(np.float32)
-
-
 class _Buckets:
-    """An order for each epoch, in which rows of nearly one length stand together.
+    """An order for each epoch, in which rows of nearly one length come together.
 
     Args:
         numbers: (N,) what is ordered.
@@ -216,10 +218,10 @@ class _Buckets:
     def __init__(self, numbers: np.ndarray, lengths: tuple[np.ndarray, ...], batch_size: int, seed: int):
         self.numbers, self.lengths, self.batch_size, self.seed = numbers, lengths, batch_size, seed
         self.steps = -(-len(numbers) // batch_size)
-        self._latest: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
+        self._latest: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))  # an epoch and its order
 
     def rows(self, epoch: int, index: int) -> np.ndarray:
-        """The numbers (B,) of one batch, −1 where it is not full."""
+        """Returns the numbers (B,) of one batch, −1 where it is not full."""
         if self._latest[0] != epoch:
             self._latest = (epoch, self._shuffled(epoch))
         return self._latest[1][index]
@@ -236,32 +238,48 @@ class _Buckets:
         return generator.permutation(full.reshape(self.steps, self.batch_size))
 
 
-Batches = Strands | Windows | Sentences | Pairs
+def _after_start(targets: np.ndarray) -> np.ndarray:
+    """Returns the inputs of teacher forcing: the targets (B, T), one step later, after the start token."""
+    start = np.full((len(targets), 1), Tokenizer.start_id, np.int32)
+    return np.concatenate([start, targets[:, :-1]], axis=1)
 
 
-def training_batches(tokens: TokenFile | PairFile, config: DatasetConfig, seed: int) -> Batches:
-    """Returns the batches that a configuration asks for.
+def _begin_later(inputs: np.ndarray, rows: np.ndarray, seed: int, epoch: int, index: int) -> np.ndarray:
+    """Lets some rows (B,) of the inputs (B, T) begin at any step up to their last, after padding."""
+    steps = np.arange(inputs.shape[1])
+    # One more than the index: a trailing 0 changes nothing, and would give the same numbers as the epoch's order.
+    begins = _generator(seed, epoch, index + 1).integers(len(steps), size=(len(inputs), 1))  # (B, 1)
+    inputs = np.where(rows[:, None] & (steps == begins), Tokenizer.start_id, inputs)
+    return np.where(rows[:, None] & (steps < begins), Tokenizer.padding_id, inputs).astype(np.int32)
+
+
+# === Which batches a configuration asks for ===
+
+Batches = Streams | Windows | Sentences
+
+
+def training_batches(tokens: TokenSplit, config: DatasetConfig, seed: int) -> Batches:
+    """Returns the training batches that a configuration asks for.
 
     Raises:
         RequestError: the text is shorter than one window, or no document is short enough.
     """
     size, length = config.batch_size, config.sequence_length
     last = config.targets == "last"
-    if config.batches == "strands":
-        batches = Strands(tokens, size, length, seed, config.restart, last)
+    if config.batches == "streams":
+        batches = Streams(tokens, size, length, seed, config.restart, last)
     elif config.batches == "windows":
         batches = Windows(tokens, size, length, config.stride, seed, config.windows, last)
-    elif config.batches == "pairs":
-        batches = Pairs(tokens, size, config.source_length, length, seed)
     else:
-        batches = Sentences(tokens, size, length, seed)
-    if batches.steps == 0 and config.batches == "pairs":
+        source_length = config.source_length if config.batches == "pairs" else None
+        batches = Sentences(tokens, size, length, seed, source_length)
+    if batches.steps == 0 and batches.has_source:
         raise RequestError(
             f"Of {tokens.documents:,} training pairs none has a source of up to dataset.source_length="
             f"{config.source_length} tokens and a target of up to dataset.sequence_length={length}, end tokens "
             "included: set larger ones, or give shorter pairs."
         )
-    if batches.steps == 0 or (config.batches == "strands" and tokens.tokens < size):
+    if batches.steps == 0 or (config.batches == "streams" and tokens.tokens < size):
         raise RequestError(
             f"The training text has {tokens.tokens:,} tokens in {tokens.documents:,} documents, too little for "
             f"dataset.batches={config.batches} with batch_size={size} and sequence_length={length}: "
@@ -270,20 +288,55 @@ def training_batches(tokens: TokenFile | PairFile, config: DatasetConfig, seed: 
     return batches
 
 
+def held_out_batches(tokens: TokenSplit, config: DatasetConfig, streams: int = 0) -> Batches:
+    """Cuts held-out text so that every token is scored once.
+
+    Args:
+        tokens: the split.
+        config: whole documents stay sentences, with their sources or without, however long they are; everything else is
+            read in streams, with the state carried.
+        streams: how many streams; 0: one for every 250,000 tokens.
+    """
+    if tokens.source is not None:
+        longest, longest_source = _longest(tokens.target), _longest(tokens.source)
+        area = config.batch_size * (config.source_length + config.sequence_length)
+        rows = _rows_within(area, longest_source + longest, config)
+        return Sentences(tokens, rows, longest, source_length=longest_source)
+    # A split that was cut out of the middle of a document has tokens after its last end: no sentence holds them.
+    if config.batches == "sentences" and tokens.bounds[-1] == tokens.tokens:
+        longest = _longest(tokens.target)
+        rows = _rows_within(config.batch_size * config.sequence_length, longest, config)
+        return Sentences(tokens, rows, longest)
+    streams = streams or -(-tokens.tokens // TOKENS_PER_STREAM)
+    return Streams(tokens, min(streams, max(1, tokens.tokens)), max(MIN_HELD_OUT_LENGTH, config.sequence_length))
+
+
+def _longest(tokens: TokenFile) -> int:
+    return int(np.diff(tokens.bounds).max(initial=1))
+
+
+def _rows_within(area: int, length: int, config: DatasetConfig) -> int:
+    """Returns how many rows of a length have at most some tokens, so that one very long row makes no huge batch."""
+    return min(config.batch_size, max(1, area // length))
+
+
+# === tf.data ===
+
+
 def to_dataset(batches: Batches, epoch: int, first: int = 0) -> tf.data.Dataset:
     """Streams one epoch's batches from a position on, prepared ahead of the training step.
 
     Args:
-        batches: strands, windows, sentences or pairs.
+        batches: streams, windows or sentences.
         epoch: counts from 0 and picks the epoch's order.
         first: index of the first batch.
 
     Returns:
         (inputs, targets (B, T) int32, weights (B, T) float32), `batches.steps - first` times. The inputs are (B, T)
-        int32; of pairs they are a tuple, source (B, S) and target (B, T).
+        int32; for pairs they are a tuple, source (B, S) and target (B, T).
     """
     ids = tf.TensorSpec((batches.batch_size, None), tf.int32)
-    inputs = (ids, ids) if isinstance(batches, Pairs) else ids
+    inputs = (ids, ids) if batches.has_source else ids
     signature = (inputs, ids, tf.TensorSpec((batches.batch_size, None), tf.float32))
 
     def stream() -> Iterator[Batch]:
@@ -292,20 +345,14 @@ def to_dataset(batches: Batches, epoch: int, first: int = 0) -> tf.data.Dataset:
     return tf.data.Dataset.from_generator(stream, output_signature=signature).prefetch(8)
 
 
-def _begun_later(inputs: np.ndarray, rows: np.ndarray, seed: int, epoch: int, index: int) -> np.ndarray:
-    """Lets some rows (B,) of the inputs (B, T) begin anywhere up to their last token, behind padding."""
-    steps = np.arange(inputs.shape[1])
-    # One more than the index: a trailing 0 changes nothing, and would give the numbers that the epoch's order is of.
-    begins = _generator(seed, epoch, index + 1).integers(len(steps), size=(len(inputs), 1))  # (B, 1)
-    inputs = np.where(rows[:, None] & (steps == begins), Tokenizer.start_id, inputs)
-    return np.where(rows[:, None] & (steps < begins), Tokenizer.padding_id, inputs).astype(np.int32)
+# === Random orders ===
 
 
 def permute(index: np.ndarray, size: int, seed: int, epoch: int) -> np.ndarray:
-    """A seeded permutation of 0..size−1 without a table: where each index goes.
+    """A seeded permutation of 0..size−1 without a table: returns where each index goes.
 
-    A Feistel network of four rounds over the next power of four, walked until it falls inside the range
-    (Black and Rogaway 2002, section 4), so that billions of windows cost no memory.
+    A Feistel network of four rounds over the next power of four, walked until it falls inside the range (Black and
+    Rogaway 2002, section 4), so that billions of windows cost no memory.
 
     Args:
         index: positions, any shape, each in 0..size−1.
@@ -333,7 +380,7 @@ def permute(index: np.ndarray, size: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    """The finalizer of splitmix64 (Steele et al. 2014): every bit of the input stirs every bit of the output."""
+    """The finalizer of splitmix64 (Steele et al. 2014): every bit of the input affects every bit of the output."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

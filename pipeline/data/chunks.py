@@ -1,4 +1,4 @@
-"""Blocks: many short texts gathered into few long ones, and worked on by several threads without changing the order."""
+"""Chunks: short texts are gathered into long ones, and threads work on them without changing their order."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-THREADS = min(8, os.cpu_count() or 1)  # more than the one thread that reads could feed
+THREADS = min(8, os.cpu_count() or 1)  # the one thread that reads could not feed more
 
 
-def grouped(texts: Iterable, characters: int, length: Callable = len) -> Iterator[list]:
-    """Gathers texts, in their order, into lists of about so many characters: one call for many short ones.
+def gather(texts: Iterable, characters: int, length: Callable = len) -> Iterator[list]:
+    """Gathers texts, in their order, into lists of about `characters` characters, so that one call serves many texts.
 
-    >>> list(grouped(["a", "b", "cde", "f"], characters=3))
+    >>> list(gather(["a", "b", "cde", "f"], characters=3))
     [['a', 'b'], ['cde'], ['f']]
     """
     group, size = [], 0
     for text in texts:
         group.append(text)
-        size += length(text) + 1  # an empty text is a place in the batch too
+        size += length(text) + 1  # an empty text takes a place in the list too
         if size > characters:
             yield group
             group, size = [], 0
@@ -28,25 +28,25 @@ def grouped(texts: Iterable, characters: int, length: Callable = len) -> Iterato
         yield group
 
 
-def in_threads(function: Callable, blocks: Iterable) -> Iterator:
-    """Yields what a function makes of each block, in their order, while threads work ahead by a few blocks.
+def map_in_threads(function: Callable, chunks: Iterable) -> Iterator:
+    """Yields a function's result for each chunk, in order, while several threads work a few chunks ahead.
 
-    For functions that spend their time in TensorFlow's and NumPy's operations, which run side by side. The blocks are
-    made in the calling thread. So many are held at a time as there are threads, and two more.
+    This helps functions that spend their time in operations of TensorFlow and NumPy, which run side by side. The chunks
+    are made in the calling thread. At most two more chunks are held than there are threads.
 
     Raises:
-        What the function or the blocks raise.
+        Whatever the function or the iteration over the chunks raises.
 
-    >>> list(in_threads(str.upper, ["a", "b"]))
+    >>> list(map_in_threads(str.upper, ["a", "b"]))
     ['A', 'B']
     """
-    blocks = iter(blocks)
-    for block in itertools.islice(blocks, 1):
-        yield function(block)  # the first one alone: what it prepares for all is prepared once
+    chunks = iter(chunks)
+    for chunk in itertools.islice(chunks, 1):
+        yield function(chunk)  # the first one alone, so that lazy set-up in the function happens once
     with ThreadPoolExecutor(THREADS) as pool:
         pending = deque()
-        for block in blocks:
-            pending.append(pool.submit(function, block))
+        for chunk in chunks:
+            pending.append(pool.submit(function, chunk))
             if len(pending) > THREADS + 1:
                 yield pending.popleft().result()
         while pending:

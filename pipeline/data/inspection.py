@@ -1,9 +1,10 @@
-"""What is in a text, before anyone trains on it: its size, characters, dirt, repetitions, and tokens at each level.
+"""What is in a text, before anyone trains on it: its size, characters, flaws, repetitions, and tokens at each level.
 
-    corpus → facts (a plain dictionary, ready for JSON) → a report for people, with hints
+    corpus → figures (a plain dictionary, ready for JSON) → a report for people, with hints (`inspection_report`)
 
 The text is read in a few passes and never held: memory grows with the number of different tokens, as it does when a
-vocabulary is built, and with 16 bytes for each line up to `MOST_COMPARED`. Expect a second or two for each megabyte.
+vocabulary is built, and with 16 bytes for each line up to `MAX_COMPARED`. It takes a second or two for each megabyte.
+Reading order: what others use, content, before the cleaning, tokens.
 """
 
 from __future__ import annotations
@@ -15,45 +16,46 @@ import string
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from pipeline.config import CorpusConfig
-from pipeline.data import corpus, readers, tokenizer
-from pipeline.data.corpus import Piece
-from pipeline.data.tokenizer import SPECIAL_TOKENS, SPLITTERS, UNKNOWN, split_strings
+from pipeline.data import cleaning, corpus, segmentation, tokenizer
+from pipeline.data.examples import Example
+from pipeline.data.segmentation import SPLITTERS, split_strings
+from pipeline.data.tokenizer import SPECIAL_TOKENS, UNKNOWN
 from pipeline.settings import to_json
 
-BLOCK_CHARACTERS = 1 << 20  # counted at a time
-MOST_COMPARED = 20_000_000  # lines, and documents, that are looked at for repetitions
-HELD_OUT_SHARE = 0.1  # the text's end, in which unknown tokens are counted
-LONGEST_WORD = 100  # characters; so far away a space is looked for, where a text without lines is cut
-VOCABULARY_SIZES = (0, 10_000)  # settings of tokenizer.max_vocabulary_size that are compared; 0: no limit
-MOST_ODD = 10  # odd characters that are listed
+CHUNK_CHARACTERS = 1 << 20  # counted at a time
+MAX_COMPARED = 20_000_000  # lines, and documents, that are searched for repetitions
+HELD_OUT_SHARE = 0.1  # the end of the text, in which unknown tokens are counted
+MAX_WORD = 100  # characters; where a text without lines is cut, a space is looked for up to this far away
+VOCABULARY_SIZES = (0, 10_000)  # values of tokenizer.max_vocabulary_size that are compared; 0: no limit
+MAX_ODD_CHARACTERS = 10  # different ones that are listed
 
 COMMON_PUNCTUATION = frozenset(
     string.punctuation + " \n‘’“”„‚«»‹›–—…·¡¿" + "、。，．！？：；（）「」『』《》〈〉【】～"
 )
-# The scripts that leave no space between words, by the first word of their characters' Unicode names.
-UNSPACED = frozenset(("Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar", "Tibetan"))
-# A noncharacter, which no text should hold, between the documents of a block; `tokenizer` uses those before it.
+# A noncharacter, which no text should hold, between the documents of a chunk; `subwords` uses those before it.
 _DOCUMENT_BORDER = "\ufdd7"
 
-Facts = dict[str, Any]
+Figures = dict[str, Any]
 
 
-def inspect(config: CorpusConfig) -> Facts:
+def inspect(config: CorpusConfig, has_source: bool = False, column: str = "target") -> Figures:
     """Reports what is in a text.
 
-    1. Read the text as it stands: what will the clean-up change?
+    1. Read the text as it stands: what will the cleaning change?
     2. Read it cleaned: sizes, characters, repetitions.
     3. Read it once more for each level: tokens, and those of the last tenth that the first nine tenths don't have.
 
     Args:
         config: the files, or another corpus, and how they are cleaned. All its splits are one text here.
+        has_source: whether the corpus holds pairs.
+        column: which text of each example, "target" or "source".
 
     Returns:
         * `corpus`: the settings, as JSON.
@@ -61,9 +63,9 @@ def inspect(config: CorpusConfig) -> Facts:
         * `longest_line`, `longest_document`: in characters.
         * `scripts`: each script's share of the letters.
         * `odd_characters`: the most frequent ones that are no letter, digit, mark, space or common punctuation.
-        * `cleaning`: numbers of characters before the clean-up that are `not_normalized`, `carriage_returns`,
+        * `cleaning`: numbers of characters before the cleaning that are `not_normalized`, `carriage_returns`,
           `control_characters` and `replacement_characters`.
-        * `repeats`: of `lines` (empty ones left aside) and of `documents` the `share` that occurred before, the
+        * `repeats`: of `lines` (without empty ones) and of `documents` the `share` that occurred before, the
           `character_share` in them, and how many were `compared`.
         * `levels`: for each level but subword `tokens`, `kinds`, `kinds_once`, `tokens_per_character`, and
           `unknown`: max_vocabulary_size → the share of the last tenth's tokens that the rest doesn't have.
@@ -75,35 +77,48 @@ def inspect(config: CorpusConfig) -> Facts:
     >>> inspect(CorpusConfig(source="hsk"))["scripts"]["Han"] > 0.99
     True
     """
-    text = _Text(config)
-    facts = {"corpus": to_json(config), **_content(text), "cleaning": _dirt(config)}
-    levels = {level: _count_tokens(level, text, facts["characters"]) for level in SPLITTERS}
-    facts["levels"] = {level: _token_facts(*counts, facts["characters"]) for level, counts in levels.items()}
-    facts["tokenized_already"] = _is_tokenized(*levels["whitespace"])
-    return facts
+    text = _Text(config, has_source, column)
+    as_it_stands = dataclasses.replace(config, unicode_form="none", line_ends=False, control_characters=True)
+    figures = {
+        "corpus": to_json(config),
+        **_content(text),
+        "cleaning": _before_cleaning(_Text(as_it_stands, has_source, column), config),
+    }
+    levels = {level: _count_tokens(level, text, figures["characters"]) for level in SPLITTERS}
+    figures["levels"] = {level: _token_figures(*counts, figures["characters"]) for level, counts in levels.items()}
+    figures["tokenized_already"] = _is_tokenized(*levels["whitespace"])
+    return figures
 
 
 class _Text:
-    """A whole corpus as one stream of pieces, opened anew at each reading."""
+    """One column of a whole corpus as a stream of texts, opened again at each reading."""
 
-    def __init__(self, config: CorpusConfig):
+    def __init__(self, config: CorpusConfig, has_source: bool, column: str):
+        self.column = column
         if config.source == "files" and config.files:
             # Not `corpus.load`: that refuses texts which are too short to be divided, and dividing reads them twice.
-            named = (*config.files, *config.validation_files, *config.test_files)
-            self._splits = (corpus.read_split(config, named),)
+            files = (*config.files, *config.validation_files, *config.test_files)
+            targets = (*config.target_files, *config.validation_target_files, *config.test_target_files)
+            self.splits = (corpus.read_split(config, files, targets, has_source),)
         else:
-            whole = corpus.load(config)
-            self._splits = (whole.training, whole.validation, whole.test)
+            _, _, *self.splits = corpus.load(config, has_source)
 
-    def __iter__(self) -> Iterator[Piece]:
-        return itertools.chain.from_iterable(self._splits)
+    def __iter__(self) -> Iterator[Example]:
+        """Yields examples whose target is the inspected column."""
+        examples = itertools.chain.from_iterable(self.splits)
+        return examples if self.column == "target" else (Example(each.source, ends=each.ends) for each in examples)
+
+
+def ratio(part: float, whole: float) -> float:
+    """Returns part / whole, and 0 of nothing."""
+    return part / whole if whole else 0.0
 
 
 # === Content ===
 
 
 class _Histogram:
-    """How often each code point occurs; short texts are gathered first, for NumPy has its price for each call."""
+    """How often each code point occurs. Short texts are gathered first, because each call of NumPy has its price."""
 
     def __init__(self):
         self._counts = np.zeros(0x110000, np.int64)
@@ -112,7 +127,7 @@ class _Histogram:
     def add(self, text: str) -> None:
         self._held.append(text)
         self._size += len(text)
-        if self._size >= BLOCK_CHARACTERS:
+        if self._size >= CHUNK_CHARACTERS:
             self._flush()
 
     def _flush(self) -> None:
@@ -133,17 +148,17 @@ class _Repeats:
         self._hashes, self._sizes = array("q"), array("q")
 
     def add(self, hashes: Iterable[int], sizes: Iterable[int]) -> None:
-        room = MOST_COMPARED - len(self._hashes)
+        room = MAX_COMPARED - len(self._hashes)
         self._hashes.extend(itertools.islice(hashes, room))
         self._sizes.extend(itertools.islice(sizes, room))
 
-    def facts(self) -> Facts:
+    def figures(self) -> Figures:
         sizes = np.asarray(self._sizes)
         _, first = np.unique(np.asarray(self._hashes), return_index=True)
-        again, characters = sizes.size - first.size, int(sizes.sum() - sizes[first].sum())
+        repeated, characters = sizes.size - first.size, int(sizes.sum() - sizes[first].sum())
         return {
-            "share": _share(again, sizes.size),
-            "character_share": _share(characters, int(sizes.sum())),
+            "share": ratio(repeated, sizes.size),
+            "character_share": ratio(characters, int(sizes.sum())),
             "compared": sizes.size,
         }
 
@@ -154,21 +169,21 @@ class _Lines:
     def __init__(self):
         self.number = self.empty = self.longest = 0
         self.repeats = _Repeats()
-        self._begun = 0  # characters of a line that goes on
+        self._unfinished = 0  # characters so far of a line that goes on
 
-    def add(self, piece: Piece) -> None:
-        lines = piece.text.split("\n")
+    def add(self, example: Example) -> None:
+        lines = example.target.split("\n")
         if len(lines) > 1 and not lines[-1]:
-            lines.pop()  # what stands behind the last line end is no line
+            lines.pop()  # what comes after the last line end is no line
         filled = list(filter(str.strip, lines))
         self.repeats.add(map(hash, filled), map(len, filled))
         sizes = list(map(len, lines))
-        sizes[0] += self._begun
+        sizes[0] += self._unfinished
         self.longest = max(self.longest, max(sizes))
-        goes_on = bool(self._begun)
+        goes_on = bool(self._unfinished)
         self.number += len(lines) - goes_on
         self.empty += len(lines) - len(filled) - (goes_on and not lines[0].strip())
-        self._begun = 0 if piece.ends or piece.text.endswith("\n") else sizes[-1]
+        self._unfinished = 0 if example.ends or example.target.endswith("\n") else sizes[-1]
 
 
 class _Documents:
@@ -179,23 +194,23 @@ class _Documents:
         self.repeats = _Repeats()
         self._size = self._hash = 0
 
-    def add(self, piece: Piece) -> None:
-        self._size += len(piece.text)
-        self._hash = hash((self._hash, piece.text))
-        if piece.ends:
+    def add(self, example: Example) -> None:
+        self._size += len(example.target)
+        self._hash = hash((self._hash, example.target))
+        if example.ends:
             self.number += 1
             self.longest = max(self.longest, self._size)
             self.repeats.add([self._hash], [self._size])
             self._size = self._hash = 0
 
 
-def _content(text: Iterable[Piece]) -> Facts:
-    """Reads a text once, for all that needs neither tokens nor the text before the clean-up."""
-    histogram, lines, documents = counters = _Histogram(), _Lines(), _Documents()
-    for piece in text:
-        histogram.add(piece.text)
-        for counter in counters[1:]:
-            counter.add(piece)
+def _content(text: Iterable[Example]) -> Figures:
+    """Reads a text once, for all that needs neither tokens nor the text before the cleaning."""
+    histogram, lines, documents = _Histogram(), _Lines(), _Documents()
+    for example in text:
+        histogram.add(example.target)
+        lines.add(example)
+        documents.add(example)
     counts = histogram.counts()
     return {
         "documents": documents.number,
@@ -208,7 +223,7 @@ def _content(text: Iterable[Piece]) -> Facts:
         "longest_document": documents.longest,
         "scripts": _scripts(counts),
         "odd_characters": _odd_characters(counts),
-        "repeats": {"lines": lines.repeats.facts(), "documents": documents.repeats.facts()},
+        "repeats": {"lines": lines.repeats.figures(), "documents": documents.repeats.figures()},
     }
 
 
@@ -221,17 +236,17 @@ def _scripts(counts: dict[str, int]) -> dict[str, float]:
     {'Latin': 0.375, 'Han': 0.375, 'Cyrillic': 0.25}
     """
     scripts = Counter()
-    kinds = tokenizer.character_kinds()
+    kinds = segmentation.character_kinds()
     for character, number in counts.items():
-        if kinds[ord(character)] == tokenizer.HAN:
+        if kinds[ord(character)] == segmentation.HAN:
             scripts["Han"] += number
         elif unicodedata.category(character).startswith("L"):
             name = unicodedata.name(character, "OTHER")
             scripts[re.sub("^(FULLWIDTH|HALFWIDTH) ", "", name).split()[0].split("-")[0].capitalize()] += number
-    return {script: _share(number, scripts.total()) for script, number in scripts.most_common()}
+    return {script: ratio(number, scripts.total()) for script, number in scripts.most_common()}
 
 
-def _odd_characters(counts: dict[str, int]) -> list[Facts]:
+def _odd_characters(counts: dict[str, int]) -> list[Figures]:
     """Returns the most frequent characters that are no letter, digit, mark, space or common punctuation."""
     odd = Counter(
         {
@@ -247,26 +262,25 @@ def _odd_characters(counts: dict[str, int]) -> list[Facts]:
             "name": unicodedata.name(character, "a control character or one without a name"),
             "count": number,
         }
-        for character, number in odd.most_common(MOST_ODD)
+        for character, number in odd.most_common(MAX_ODD_CHARACTERS)
     ]
 
 
-# === Before the clean-up ===
+# === Before the cleaning ===
 
 _NOT_ASCII = re.compile(r"[\x00-\x7f]?[^\x00-\x7f]+")  # with the letter that an accent may stand on
 
 
-def _dirt(config: CorpusConfig) -> dict[str, int]:
-    """Reads a text as it stands, and counts what the clean-up would change."""
+def _before_cleaning(text: Iterable[Example], config: CorpusConfig) -> dict[str, int]:
+    """Reads a text as it stands, and counts what the cleaning would change."""
     form = "NFC" if config.unicode_form == "none" else config.unicode_form
-    as_it_stands = dataclasses.replace(config, unicode_form="none", line_ends=False, control_characters=True)
     histogram, not_normalized = _Histogram(), 0
-    for piece in _Text(as_it_stands):
-        histogram.add(piece.text)
-        not_normalized += _not_normalized(piece.text, form)
+    for example in text:
+        histogram.add(example.target)
+        not_normalized += _not_normalized(example.target, form)
     counts = histogram.counts()
-    # readers.clean turns carriage returns into line ends before it looks for control characters.
-    control = {character for character in counts if readers.clean(character, CorpusConfig(unicode_form="none")) == ""}
+    # `clean` turns carriage returns into line ends before it looks for control characters.
+    control = {character for character in counts if cleaning.clean(character, CorpusConfig(unicode_form="none")) == ""}
     return {
         "not_normalized": not_normalized,
         "carriage_returns": counts.get("\r", 0),
@@ -286,7 +300,7 @@ def _not_normalized(text: str, form: str) -> int:
     number = 0
     for run in _NOT_ASCII.findall(text):
         if not unicodedata.is_normalized(form, run):
-            starts = [i for i, character in enumerate(run) if i == 0 or readers.starts_afresh(character)]
+            starts = [i for i, character in enumerate(run) if i == 0 or cleaning.has_boundary_before(character)]
             parts = (run[start:end] for start, end in itertools.pairwise([*starts, len(run)]))
             number += sum(len(part) for part in parts if not unicodedata.is_normalized(form, part))
     return number
@@ -295,62 +309,64 @@ def _not_normalized(text: str, form: str) -> int:
 # === Tokens ===
 
 
-def _count_tokens(level: str, text: Iterable[Piece], characters: int) -> tuple[Counter, Counter]:
-    """Counts the tokens of a text's beginning and of its last tenth, as the tokenizer cuts them."""
+def _count_tokens(level: str, text: Iterable[Example], characters: int) -> tuple[Counter, Counter]:
+    """Counts the tokens of the beginning of a text and of its last tenth, as the tokenizer cuts them."""
 
-    def split(blocks: list[str]) -> tf.RaggedTensor:
-        return split_strings(level, [text for block in blocks for text in block.split(_DOCUMENT_BORDER)])
+    def split(chunks: list[str]) -> tf.RaggedTensor:
+        return split_strings(level, [text for chunk in chunks for text in chunk.split(_DOCUMENT_BORDER)])
 
     counts = {False: Counter(), True: Counter()}
     border = round(characters * (1 - HELD_OUT_SHARE))
-    for held_out, parts in itertools.groupby(_divided(text, border, characters), key=lambda part: part[0]):
-        counts[held_out] = tokenizer.count(split, _blocks(piece for _, piece in parts))
+    for held_out, parts in itertools.groupby(_divide(text, border, characters), key=lambda part: part[0]):
+        counts[held_out] = tokenizer.count(split, _chunks(example for _, example in parts))
     return counts[False], counts[True]
 
 
-def _divided(text: Iterable[Piece], border: int, characters: int) -> Iterator[tuple[bool, Piece]]:
-    """Yields a text's pieces, each with whether it lies behind the border, which is moved to a line start."""
+def _divide(text: Iterable[Example], border: int, characters: int) -> Iterator[tuple[bool, Example]]:
+    """Yields the pieces of a text, each with whether it is after the border, which is moved to a line start."""
     position = 0
-    for piece in text:
-        end = position + len(piece.text)
+    for example in text:
+        end = position + len(example.target)
         if position < border < end:
-            cut = _cut(piece, border - position, is_last=end >= characters)
-            yield False, Piece(piece.text[:cut], cut == len(piece.text) and piece.ends)
-            if cut < len(piece.text):
-                yield True, Piece(piece.text[cut:], piece.ends)
+            cut = _cut(example, border - position, is_last=end >= characters)
+            before, after = example.target[:cut], example.target[cut:]
+            yield False, Example(before, ends=not after and example.ends)
+            if after:
+                yield True, Example(after, ends=example.ends)
             border = position + cut
         else:
-            yield position >= border, piece
+            yield position >= border, example
         position = end
 
 
-def _cut(piece: Piece, place: int, is_last: bool) -> int:
+def _cut(example: Example, place: int, is_last: bool) -> int:
     """Returns where a piece is cut: at the next line start, else before a word, else right at the place.
 
-    A document's end ends a line, but something must be left behind the cut in the text's last piece.
+    The end of a document ends a line, but in the text's last piece something must be left after the cut.
     """
-    cut = piece.text.find("\n", place - 1) + 1 or (len(piece.text) if piece.ends else 0)
-    if cut and not (is_last and cut == len(piece.text)):
+    text = example.target
+    cut = text.find("\n", place - 1) + 1 or (len(text) if example.ends else 0)
+    if cut and not (is_last and cut == len(text)):
         return cut
-    space = piece.text.rfind(" ", max(1, place - LONGEST_WORD), place)
+    space = text.rfind(" ", max(1, place - MAX_WORD), place)
     return space if space > 0 else place
 
 
-def _blocks(pieces: Iterable[Piece]) -> Iterator[str]:
-    """Gathers pieces into texts of about a megabyte, with a mark behind each document."""
+def _chunks(examples: Iterable[Example]) -> Iterator[str]:
+    """Gathers pieces into texts of about a megabyte, with a mark after each document."""
     held, size = [], 0
-    for piece in pieces:
-        held += [piece.text, _DOCUMENT_BORDER] if piece.ends else [piece.text]
-        size += len(piece.text) + 1
-        if size >= BLOCK_CHARACTERS:
+    for example in examples:
+        held += [example.target, _DOCUMENT_BORDER] if example.ends else [example.target]
+        size += len(example.target) + 1
+        if size >= CHUNK_CHARACTERS:
             yield "".join(held)
             held, size = [], 0
     if held:
         yield "".join(held)
 
 
-def _token_facts(first: Counter, last: Counter, characters: int) -> Facts:
-    """Returns a level's figures from the counts of a text's beginning and of its last tenth."""
+def _token_figures(first: Counter, last: Counter, characters: int) -> Figures:
+    """Returns a level's figures from the counts of the beginning of a text and of its last tenth."""
     tokens = first.total() + last.total()
     once = sum(number == 1 and token not in last for token, number in first.items())
     once += sum(number == 1 and token not in first for token, number in last.items())
@@ -358,7 +374,7 @@ def _token_facts(first: Counter, last: Counter, characters: int) -> Facts:
         "tokens": tokens,
         "kinds": len(first) + sum(token not in first for token in last),
         "kinds_once": once,
-        "tokens_per_character": _share(tokens, characters),
+        "tokens_per_character": ratio(tokens, characters),
         "unknown": {str(size): _unknown(first, last, size) for size in VOCABULARY_SIZES},  # JSON's keys are strings
     }
 
@@ -373,207 +389,12 @@ def _unknown(first: Counter, last: Counter, max_vocabulary_size: int) -> float:
     # As in `tokenizer.build`, the word "<unk>" of a tokenized corpus stands for an unknown token.
     known = first if room >= len(first) else {token for token, _ in first.most_common(room)}
     unknown = UNKNOWN.encode()
-    return _share(sum(number for token, number in last.items() if token not in known or token == unknown), last.total())
+    return ratio(sum(number for token, number in last.items() if token not in known or token == unknown), last.total())
 
 
 def _is_tokenized(*counts: Counter) -> bool:
-    """Whether spaces stand before most commas and full stops, or the unknown token in the text."""
+    """Whether spaces stand before most commas and full stops, or the unknown token is in the text."""
     marks = (b",", b".")
     alone = sum(count[mark] for count in counts for mark in marks)
     ending = sum(number for count in counts for token, number in count.items() if token.endswith(marks))
     return any(UNKNOWN.encode() in count for count in counts) or alone > ending / 2
-
-
-def _share(part: float, whole: float) -> float:
-    return part / whole if whole else 0.0
-
-
-# === For people ===
-
-
-def report(facts: Facts) -> str:
-    """Returns the facts as a short text for people, with hints where they apply.
-
-    Args:
-        facts: what `inspect` returned.
-    """
-    sections = [_sizes_table(facts), _repeats_table(facts), _cleaning_table(facts), _levels_table(facts)]
-    if facts["odd_characters"]:
-        sections.insert(2, _odd_table(facts))
-    sections.append([f"• {hint}" for hint in hints(facts)])
-    return "\n\n".join("\n".join(section) for section in sections)
-
-
-def _sizes_table(facts: Facts) -> list[str]:
-    scripts = [(name, share) for name, share in facts["scripts"].items() if share >= 0.0005]
-    rows = [
-        ("documents", f"{facts['documents']:,}", f"longest {facts['longest_document']:,} characters"),
-        ("lines", f"{facts['lines']:,}", f"longest {facts['longest_line']:,} characters"),
-        ("empty lines", f"{facts['empty_lines']:,}", _percent(_share(facts["empty_lines"], facts["lines"]))),
-        ("characters", f"{facts['characters']:,}", f"{facts['distinct_characters']:,} different ones"),
-        ("bytes in UTF-8", f"{facts['bytes']:,}", f"{_share(facts['bytes'], facts['characters']):.2f} a character"),
-        ("letters", "", ", ".join(f"{name} {_percent(share)}" for name, share in scripts) or "none"),
-    ]
-    return _aligned(rows, "<><")
-
-
-def _repeats_table(facts: Facts) -> list[str]:
-    rows = [("occurred before", "share", "of the characters", "compared")]
-    for name in ("lines", "documents"):
-        found = facts["repeats"][name]
-        total = facts["documents"] if name == "documents" else facts["lines"] - facts["empty_lines"]
-        compared = f"{found['compared']:,}" if found["compared"] < total else "all"
-        rows.append((name, _percent(found["share"]), _percent(found["character_share"]), compared))
-    return _aligned(rows, "<>>>")
-
-
-def _odd_table(facts: Facts) -> list[str]:
-    rows = [("odd characters", "number", "")]
-    for odd in facts["odd_characters"]:
-        character = odd["character"] if odd["character"].isprintable() else " "
-        rows.append((f"{odd['code']} {character}", f"{odd['count']:,}", odd["name"].lower()))
-    return _aligned(rows, "<><")
-
-
-def _cleaning_table(facts: Facts) -> list[str]:
-    form = facts["corpus"]["unicode_form"]
-    names = {
-        "not_normalized": f"not {'NFC' if form == 'none' else form}",
-        "carriage_returns": "carriage returns",
-        "control_characters": "control characters",
-        "replacement_characters": "U+FFFD",
-    }
-    rows = [(name, f"{facts['cleaning'][key]:,}") for key, name in names.items()]
-    return _aligned([("before the clean-up", "characters"), *rows], "<>")
-
-
-def _levels_table(facts: Facts) -> list[str]:
-    limits = [f"unknown at {size:,}" if size else "unknown" for size in VOCABULARY_SIZES]
-    rows = [("level", "tokens", "per character", "kinds", "seen once", *limits)]
-    for level, found in facts["levels"].items():
-        numbers = (f"{found['tokens']:,}", f"{found['tokens_per_character']:.3f}")
-        numbers += (f"{found['kinds']:,}", f"{found['kinds_once']:,}")
-        rows.append((level, *numbers, *map(_percent, found["unknown"].values())))
-    return [
-        *_aligned(rows, "<" + ">" * (len(rows[0]) - 1)),
-        "Unknown: of the last tenth's tokens, with a vocabulary of at most so many from the rest.",
-        "The level subword is trained on the text, and so not counted here.",
-    ]
-
-
-def _aligned(rows: list[tuple[str, ...]], directions: str) -> list[str]:
-    """Pads each column to its longest cell, to the left (`<`) or to the right (`>`).
-
-    >>> _aligned([("a", "1", "x"), ("bcd", "20", "")], "<><")
-    ['a     1  x', 'bcd  20']
-    """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join(f"{cell:{direction}{width}}" for cell, direction, width in zip(row, directions, widths, strict=True))
-        for row in rows
-    )
-    return [line.rstrip() for line in lines]
-
-
-def _percent(share: float) -> str:
-    """Returns a share in per cent; a small one never reads as none.
-
-    >>> _percent(0.0421), _percent(0.0001), _percent(0.0)
-    ('4.2 %', '< 0.1 %', '0.0 %')
-    """
-    return "< 0.1 %" if 0 < share < 0.001 else f"{100 * share:.1f} %"
-
-
-# === Hints ===
-
-SHORT_TEXT = 100_000  # characters; below it even a small model learns the text by heart
-MANY_REPEATS = 0.01  # share of the characters from which repeated lines are worth a look
-LONG_LINE = 10_000  # characters in a line, above which it is hardly a sentence
-FEW_WORDS = 500_000  # tokens of level word; below it most kinds occur too seldom to be learned
-FEW_UNKNOWN = 0.03  # share of unknown tokens that a text at level word can bear
-
-
-def hints(facts: Facts) -> list[str]:
-    """Returns what to do about the facts, in plain words: only what applies, and last the level that suits.
-
-    Args:
-        facts: what `inspect` returned.
-    """
-    rules: tuple[Callable[[Facts], Iterator[str]], ...] = (_cleaning_hints, _repeats_hints, _size_hints)
-    return [*itertools.chain.from_iterable(rule(facts) for rule in rules), _level_hint(facts)]
-
-
-def _cleaning_hints(facts: Facts) -> Iterator[str]:
-    settings, found = facts["corpus"], facts["cleaning"]
-    if number := found["not_normalized"]:
-        form = settings["unicode_form"]
-        what = "are not NFC and stay so: set corpus.unicode_form=NFC" if form == "none" else f"are not {form}"
-        yield f"{number:,} characters {what}" + ("." if form == "none" else " and will be rewritten.")
-    if number := found["carriage_returns"]:
-        what = "will become line ends" if settings["line_ends"] else "stay: set corpus.line_ends=true"
-        yield f"{number:,} carriage returns (\\r or \\r\\n) {what}."
-    if number := found["control_characters"]:
-        stay = "stay: set corpus.control_characters=false"
-        yield f"{number:,} control characters {stay if settings['control_characters'] else 'will be taken out'}."
-    if number := found["replacement_characters"]:
-        yield (
-            f"{number:,} replacement characters (U+FFFD) stand where bytes were not understood: "
-            "name the file's own encoding with --encoding, or fetch the text anew."
-        )
-
-
-def _repeats_hints(facts: Facts) -> Iterator[str]:
-    lines, documents = facts["repeats"]["lines"], facts["repeats"]["documents"]
-    if documents["share"]:
-        yield (
-            f"{_percent(documents['share'])} of the documents occurred before, with "
-            f"{_percent(documents['character_share'])} of the characters: take them out, or validation meets what "
-            "training has seen."
-        )
-    if lines["character_share"] >= MANY_REPEATS and facts["lines"] > facts["documents"]:
-        yield (
-            f"{_percent(lines['share'])} of the lines occurred before, with {_percent(lines['character_share'])} of "
-            "the characters: fine for speakers' names and refrains; headers, footers and boilerplate are better "
-            "taken out, for the model learns them first."
-        )
-    if lines["compared"] == MOST_COMPARED:
-        yield f"Only the first {MOST_COMPARED:,} lines were compared."
-
-
-def _size_hints(facts: Facts) -> Iterator[str]:
-    if facts["characters"] < SHORT_TEXT:
-        yield (
-            f"Short text (under {SHORT_TEXT:,} characters): expect phrases learned by heart, and a validation loss "
-            "that soon rises; use a small model (model.units=128 model.dropout=0.4 training.patience=3)."
-        )
-    if facts["lines"] == facts["documents"] == 1:
-        yield "The text is one single line: set corpus.cut=character, or it cannot be divided."
-    elif facts["longest_line"] > LONG_LINE and facts["corpus"]["documents"] == "line":
-        yield (
-            f"The longest line has {facts['longest_line']:,} characters: with dataset.batches=sentences what is "
-            "longer than dataset.sequence_length is left out."
-        )
-
-
-def _level_hint(facts: Facts) -> str:
-    """Suggests a level and a preset to start from."""
-    word = facts["levels"]["word"]
-    largest = max(VOCABULARY_SIZES)
-    rate = _percent(word["unknown"][str(largest)])
-    unspaced = sorted(UNSPACED & set(facts["scripts"]))
-    if facts["tokenized_already"]:
-        return "The text is tokenized already: level whitespace; start from the preset zaremba-small."
-    has_spaces = facts["levels"]["whitespace"]["tokens_per_character"] > 0.25  # short lines of Chinese come up to 0.2
-    if not has_spaces and sum(facts["scripts"][script] for script in unspaced) > 0.5:
-        if facts["scripts"].get("Han", 0) > 0.5:
-            what = "The text has Han characters and no spaces: level character or word (which takes each by itself)"
-        else:
-            what = f"The text is written without spaces ({', '.join(unspaced)}): level character or subword"
-        return f"{what}; start from the preset hsk-characters for short sentences, else kjv-characters."
-    if word["tokens"] < FEW_WORDS:
-        name = "shakespeare-characters" if facts["characters"] > 10 * SHORT_TEXT else "kjv-characters"
-        few = f"In {word['tokens']:,} words and marks most words are too rare to be learned: level character"
-        return f"{few}; start from the preset {name}."
-    if word["unknown"][str(largest)] <= FEW_UNKNOWN:
-        return f"{largest:,} words leave {rate} unknown: level word; start from the preset kjv-words."
-    return f"{largest:,} words would leave {rate} unknown: level subword; start from the preset kjv-subwords."

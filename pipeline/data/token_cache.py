@@ -1,13 +1,14 @@
 """Ids on disk: a corpus is tokenized once, as a stream, into flat files of numbers.
 
-    corpus → pieces → blocks → ids, tokenized by several threads → <split>.ids
+    examples → chunks → ids, tokenized by several threads → CACHE/KEY/SPLIT/target.ids, and source.ids for pairs
 
-Neither the text nor its ids are ever held as a whole, so a text larger than memory is tokenized, and read again, like a
-small one.
+Neither the text nor its ids are ever held as a whole, so that a text larger than memory is tokenized, and read again,
+like a small one. Reading order: files of ids, the cache, writing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import hashlib
@@ -15,33 +16,31 @@ import io
 import json
 import os
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.atomic_files import whole
+from pipeline.atomic_files import atomic_write
 from pipeline.config import CorpusConfig
-from pipeline.data import corpus as corpora
-from pipeline.data import pairs
-from pipeline.data.chunks import grouped, in_threads
-from pipeline.data.corpus import Corpus
-from pipeline.data.readers import Piece
+from pipeline.data.chunks import gather, map_in_threads
+from pipeline.data.examples import Example
+from pipeline.data.splits import Corpus, Split
 from pipeline.data.tokenizer import Tokenizer
-from pipeline.run_config import RunConfig
 from pipeline.settings import RequestError, to_json
 
-FORMAT = 1  # of the ids on disk; part of their folder's name
-PIECES_CHARACTERS = 1_000_000  # characters that are tokenized at a time
-BOUNDS_TOKENS = 1 << 22  # that are searched at a time for documents' ends
+FORMAT = 2  # of the ids on disk; part of the name of their folder
+TOKENIZED_CHARACTERS = 1_000_000  # at a time
+BOUNDS_TOKENS = 1 << 22  # that are searched at a time for the ends of documents
 
 
 @dataclass(frozen=True)
 class TokenFile:
-    """One split as ids on disk: every document followed by the end token.
+    """Texts as ids on disk: every document is followed by the end token.
 
     Attributes:
         path: a flat file of little-endian numbers.
@@ -49,7 +48,7 @@ class TokenFile:
         tokens: how many there are, end tokens included.
         unknown: how many of them are the unknown token.
         documents: how many documents, which is how many end tokens.
-        characters: Unicode characters of the text; a document's end counts as one.
+        characters: Unicode characters of the text; the end of a document counts as one.
     """
 
     path: str
@@ -68,16 +67,17 @@ class TokenFile:
 
     @cached_property
     def _file(self) -> io.FileIO:
-        file = open(self.path, "rb", buffering=0)  # kept open: training outlives a cache that is deleted meanwhile
+        file = open(self.path, "rb", buffering=0)  # kept open: training survives the removal of its cache
         weakref.finalize(self, file.close)
         if os.fstat(file.fileno()).st_size != self.tokens * np.dtype(self.dtype).itemsize:
-            raise RequestError(f"{self.path} is not whole: delete its folder, and the text is tokenized anew.")
+            raise RequestError(f"{self.path} is not complete: delete its folder, and the text is tokenized again.")
         return file
 
     def read(self, starts: np.ndarray, length: int) -> np.ndarray:
-        """Reads the ids from some places (B,) on: (B, length). Behind the text's last one comes its first again.
+        """Reads `length` ids from each of some places (B,): (B, length). After the last id comes the first again.
 
-        Not by `ids`: all that is read of a map into memory counts as the process' own, in the end the whole file.
+        This does not use `ids`: every page that is read of a memory map counts as the process' own memory, in the end
+        the whole file.
         """
         size = np.dtype(self.dtype).itemsize
         rows = []
@@ -98,21 +98,25 @@ class TokenFile:
         return np.concatenate(bounds)
 
 
-class PairFile(NamedTuple):
-    """One split of pairs as ids on disk: the i-th document of both files is the i-th pair. Figures are the target's."""
+class TokenSplit(NamedTuple):
+    """One split as ids on disk. For pairs, document i of both files is pair i; the figures are the target's."""
 
-    source: TokenFile
     target: TokenFile
+    source: TokenFile | None = None
 
     tokens = property(lambda self: self.target.tokens)
     unknown = property(lambda self: self.target.unknown)
     documents = property(lambda self: self.target.documents)
     characters = property(lambda self: self.target.characters)
+    bounds = property(lambda self: self.target.bounds)
+    ids = property(lambda self: self.target.ids)
+
+    def read(self, starts: np.ndarray, length: int) -> np.ndarray:
+        """Reads ids of the target, as `TokenFile.read` does."""
+        return self.target.read(starts, length)
 
 
-def open_corpus(config: RunConfig) -> Corpus:
-    """Opens the text that a run learns from: running text, or pairs."""
-    return pairs.load(config.corpus) if config.reads_pairs else corpora.load(config.corpus)
+# === The cache ===
 
 
 def prepare(
@@ -122,86 +126,118 @@ def prepare(
     digest: str,
     cache: str | os.PathLike,
     source_tokenizer: Tokenizer | None = None,
-) -> dict[str, TokenFile | PairFile]:
-    """Tokenizes a corpus onto disk, or finds that it was done before.
+) -> dict[str, TokenSplit]:
+    """Tokenizes a corpus onto disk, or finds that this was done before.
 
     Args:
         corpus: what `corpus.load` returned.
         config: the settings it was loaded with, part of the cache's key.
-        tokenizer: the tokenizer of the run.
-        digest: the tokenizer's own hash, part of the key; of pairs both tokenizers'.
+        tokenizer: the tokenizer of the run; for pairs, of the targets.
+        digest: the tokenizer's hash, part of the key; for pairs, the hashes of both tokenizers.
         cache: the folder that holds the caches.
-        source_tokenizer: of pairs the source's; `tokenizer` is the target's.
+        source_tokenizer: for pairs, the tokenizer of the sources.
 
     Returns:
-        "training", "validation" and "test" → `TokenFile`, or `PairFile` for pairs.
+        The splits "training", "validation" and "test".
     """
-    key = json.dumps([FORMAT, corpus.checksum, to_json(config), digest]).encode()
+    key = json.dumps([FORMAT, corpus.checksum, to_json(config), digest, source_tokenizer is not None]).encode()
     folder = Path(cache) / hashlib.sha256(key).hexdigest()[:16]
-    splits = {"training": corpus.training, "validation": corpus.validation, "test": corpus.test}
     Path(cache).mkdir(parents=True, exist_ok=True)
     with open(Path(cache) / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be tokenizing the same text: it is waited for
-        if not _is_whole(folder):
-            _write_splits(_sides(splits, tokenizer, source_tokenizer), folder)
-    facts = json.loads((folder / "ids.json").read_text())
-    files = {name: TokenFile(**row | {"path": str(folder / row["path"])}) for name, row in facts.items()}
-    if source_tokenizer is None:
-        return files
-    return {name: PairFile(files[f"{name}.source"], files[name]) for name in splits}
+        fcntl.flock(lock, fcntl.LOCK_EX)  # waits for another run that may be tokenizing the same text
+        if not _is_complete(folder):
+            _write_splits(corpus, tokenizer, source_tokenizer, folder)
+    columns = json.loads((folder / "ids.json").read_text())
+    return {
+        name: TokenSplit(**{column: _opened(folder, row) for column, row in split.items()})
+        for name, split in columns.items()
+    }
 
 
-def _is_whole(folder: Path) -> bool:
+def _opened(folder: Path, row: dict) -> TokenFile:
+    return TokenFile(**row | {"path": str(folder / row["path"])})
+
+
+def _is_complete(folder: Path) -> bool:
     """Whether a cache's folder holds all that its own list says: a disk may have been full, or a copy cut short."""
     try:
-        files = json.loads((folder / "ids.json").read_text()).values()
-        sizes = [(folder / file["path"], file["tokens"] * np.dtype(file["dtype"]).itemsize) for file in files]
-        return all(path.stat().st_size == size for path, size in sizes)
-    except (OSError, ValueError, LookupError, TypeError):
+        splits = json.loads((folder / "ids.json").read_text()).values()
+        files = [_opened(folder, row) for split in splits for row in split.values()]
+        return all(os.stat(file.path).st_size == file.tokens * np.dtype(file.dtype).itemsize for file in files)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return False
 
 
-def _sides(splits, tokenizer: Tokenizer, source_tokenizer: Tokenizer | None) -> dict[str, tuple]:
-    """What is written, by its name: pieces of text, and the tokenizer for them."""
-    if source_tokenizer is None:
-        return {name: (split, tokenizer) for name, split in splits.items()}
-    targets = {name: (split.side("target"), tokenizer) for name, split in splits.items()}
-    return targets | {f"{name}.source": (split.side("source"), source_tokenizer) for name, split in splits.items()}
+def _write_splits(corpus: Corpus, tokenizer: Tokenizer, source_tokenizer: Tokenizer | None, folder: Path) -> None:
+    """Writes a cache's folder under a temporary name and renames it: a folder with its final name is complete."""
+    with atomic_write(folder) as temporary:  # a text may be refused deep inside, when much of it is written
+        rows = {}
+        for name in ("training", "validation", "test"):
+            split = write_split(getattr(corpus, name), tokenizer, source_tokenizer, temporary / name)
+            rows[name] = {
+                column: dataclasses.asdict(file) | {"path": os.path.relpath(file.path, temporary)}
+                for column, file in split._asdict().items()
+                if file is not None
+            }
+        (temporary / "ids.json").write_text(json.dumps(rows, indent=1))
 
 
-def write_pairs(
-    split: pairs.PairSplit, tokenizer: Tokenizer, source_tokenizer: Tokenizer, folder: str | os.PathLike
-) -> PairFile:
-    """Tokenizes one split of pairs into two files of ids."""
-    source = write_ids(split.side("source"), source_tokenizer, Path(folder) / "source.ids")
-    return PairFile(source, write_ids(split.side("target"), tokenizer, Path(folder) / "target.ids"))
+# === Writing ===
 
 
-def _write_splits(sides: dict[str, tuple], folder: Path) -> None:
-    """Writes a cache's folder aside and renames it: a folder that is there is whole."""
-    with whole(folder) as aside:  # a text may be refused deep inside, with much of it written
-        aside.mkdir()
-        facts = {name: write_ids(*side, aside / f"{name}.ids") for name, side in sides.items()}
-        rows = {name: dataclasses.asdict(fact) | {"path": f"{name}.ids"} for name, fact in facts.items()}
-        (aside / "ids.json").write_text(json.dumps(rows, indent=1))
+def write_split(
+    split: Split, tokenizer: Tokenizer, source_tokenizer: Tokenizer | None, folder: str | os.PathLike
+) -> TokenSplit:
+    """Tokenizes one split, in one pass, into a folder: `target.ids`, and for pairs `source.ids`.
+
+    Args:
+        split: the examples.
+        tokenizer: of the targets.
+        source_tokenizer: of the sources; None for running text.
+        folder: is made if it does not exist.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    columns = {"target": _Column(tokenizer, Path(folder) / "target.ids")}
+    if source_tokenizer is not None:
+        columns["source"] = _Column(source_tokenizer, Path(folder) / "source.ids")
+
+    def tokenize(examples: list[Example]) -> list[tuple[np.ndarray, np.ndarray]]:
+        ends = [example.ends for example in examples]
+        return [column.tokenize(list(map(attrgetter(name), examples)), ends) for name, column in columns.items()]
+
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(open(column.path, "wb")) for column in columns.values()]
+        for results in map_in_threads(tokenize, gather(split, TOKENIZED_CHARACTERS, _length)):
+            for column, file, (ids, counts) in zip(columns.values(), files, results, strict=True):
+                file.write(ids.data)
+                column.counts += counts
+    return TokenSplit(**{name: column.file() for name, column in columns.items()})
 
 
-def write_ids(split: Iterable[Piece], tokenizer: Tokenizer, path: str | os.PathLike) -> TokenFile:
-    """Tokenizes one split into a flat file of ids, an end token behind each document."""
-    dtype = "uint16" if tokenizer.vocabulary_size <= 1 << 16 else "int32"
+def _length(example: Example) -> int:
+    return len(example.target) + len(example.source or "")
 
-    def ids_and_counts(pieces: list[Piece]) -> tuple[np.ndarray, list[int]]:
-        texts = [piece.text for piece in pieces]
-        ragged = tokenizer.tokenize_strings(texts)
-        ends = ragged.row_splits.numpy()[1:][[piece.ends for piece in pieces]]
-        ids = np.insert(ragged.flat_values.numpy().astype(dtype), ends, Tokenizer.end_id)
+
+class _Column:
+    """The targets, or the sources, of a split that is being written.
+
+    Args:
+        tokenizer: of this column.
+        path: where its ids go.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, path: Path):
+        self.tokenizer, self.path = tokenizer, path
+        self.dtype = "uint16" if tokenizer.vocabulary_size <= 1 << 16 else "int32"
+        self.counts = np.zeros(4, np.int64)  # in the order of TokenFile's fields
+
+    def tokenize(self, texts: Sequence[str], ends: Iterable[bool]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the ids of some texts, an end token after each document that ends, and what there is to count."""
+        ragged = self.tokenizer.tokenize_strings(texts)
+        places = ragged.row_splits.numpy()[1:][np.array(ends, bool)]
+        ids = np.insert(ragged.flat_values.numpy().astype(self.dtype), places, Tokenizer.end_id)
         unknown = np.count_nonzero(ids == Tokenizer.unknown_id)
-        return ids, [len(ids), unknown, len(ends), sum(map(len, texts)) + len(ends)]
+        return ids, np.array([len(ids), unknown, len(places), sum(map(len, texts)) + len(places)])
 
-    counts = np.zeros(4, np.int64)  # in the order of TokenFile's fields
-    blocks = grouped(split, PIECES_CHARACTERS, length=lambda piece: len(piece.text))
-    with open(path, "wb") as file:
-        for ids, more in in_threads(ids_and_counts, blocks):
-            file.write(ids.data)
-            counts += more
-    return TokenFile(str(path), dtype, *counts.tolist())
+    def file(self) -> TokenFile:
+        return TokenFile(str(self.path), self.dtype, *self.counts.tolist())

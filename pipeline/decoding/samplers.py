@@ -1,4 +1,8 @@
-"""Samplers: pure functions of logits (B, V) float32, and random numbers that depend on a row alone."""
+"""Samplers: pure functions of logits (B, V) float32, and random numbers that depend on a row alone.
+
+Each changes the logits of a row by that row's own parameter. The decoding loop applies them in this order: `ban`,
+`penalize_repetition`, `ban_repeated_ngrams`, the temperature, `keep_top_k`, `keep_top_p`, `keep_min_p`, `sample`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,9 @@ import tensorflow as tf
 
 _REGISTER = 16  # float32 numbers in the largest register of a processor
 _NUCLEUS_CANDIDATES = 256  # sorted first in the search for a nucleus; the whole vocabulary only if they fall short
+
+
+# === Rules: what may be generated at all ===
 
 
 def ban(logits: tf.Tensor, banned_ids: Sequence[int]) -> tf.Tensor:
@@ -31,8 +38,9 @@ def penalize_repetition(logits: tf.Tensor, seen: tf.Tensor, penalty: tf.Tensor) 
 
     Args:
         logits: (B, V).
-        seen: (B, V) bool, the tokens that the row holds already.
-        penalty: (B,), cut to 1e-6..1e6, lest a logit becomes infinite or NaN; 1 is off, and so is what is not positive.
+        seen: (B, V) bool, the tokens that the row already contains.
+        penalty: (B,), clipped to 1e-6..1e6 so that no logit becomes infinite or NaN; 1 is off, and so is any value that
+            is not positive.
 
     >>> penalize_repetition(tf.constant([[2.0, -2.0, 1.0]]), [[True, True, False]], tf.constant([2.0])).numpy().tolist()
     [[1.0, -4.0, 1.0]]
@@ -41,34 +49,66 @@ def penalize_repetition(logits: tf.Tensor, seen: tf.Tensor, penalty: tf.Tensor) 
     return tf.where(seen, tf.where(logits > 0.0, logits / factor, logits * factor), logits)
 
 
-def ban_repeated_ngrams(logits: tf.Tensor, history: tf.Tensor, size: int) -> tf.Tensor:
-    """Returns the logits with -inf where the token would complete an n-gram that the row holds already.
+def ban_repeated_ngrams(logits: tf.Tensor, history: tf.Tensor, sizes: tf.Tensor) -> tf.Tensor:
+    """Returns the logits with -inf where the token would complete an n-gram that the row already contains.
 
     Args:
         logits: (B, V).
-        history: (B, L) int32, the row's tokens, the newest last, and -1 in the unused places before them.
-        size: the n-gram's length; 1 bans every token of the history.
+        history: (B, L) int32, the row's tokens, right-aligned: see `right_aligned`.
+        sizes: (B,) int32, each row's n. 1 bans every token of the history; 0 or less is off.
 
-    >>> ban_repeated_ngrams(tf.zeros([1, 3]), tf.constant([[0, 1, 2, 0]]), 2).numpy().tolist()
-    [[0.0, -inf, 0.0]]
+    >>> ban_repeated_ngrams(tf.zeros([2, 3]), tf.constant([[0, 1, 2, 0]] * 2), tf.constant([2, 0])).numpy().tolist()
+    [[0.0, -inf, 0.0], [0.0, 0.0, 0.0]]
     """
-    history = tf.pad(history, [[0, 0], [size, 0]], constant_values=-1)  # at least one window, in an empty history too
-    windows = tf.shape(history)[1] - size + 1  # M, the places at which an n-gram of the history may begin
-    repeats = history[:, size - 1 :] >= 0  # (B, M), whether the n-gram that begins there would come up again
-    for place in range(size - 1):
-        newest = history[:, windows + place, None]  # (B, 1)
-        repeats &= (history[:, place : place + windows] == newest) & (newest >= 0)
-    following = tf.maximum(history[:, size - 1 :], 0)  # (B, M), the n-grams' last tokens
-    rows = tf.broadcast_to(tf.range(tf.shape(following)[0])[:, None], tf.shape(following))
+    length = tf.shape(history)[1]
+    sizes = tf.where(sizes <= length, sizes, 0)[:, None]  # (B, 1); the history contains no longer n-gram
+
+    def compare(distance, repeats):
+        # The token `distance` places before each place of the history, and the one as far before the next token.
+        earlier = tf.pad(history[:, : length - distance], [[0, 0], [distance, 0]], constant_values=-1)  # (B, L)
+        newest = history[:, length - distance, None]  # (B, 1)
+        return distance + 1, repeats & ((distance >= sizes) | ((earlier == newest) & (newest >= 0)))
+
+    # (B, L): whether the n-gram that ends at this place of the history would be repeated, if its last token came next.
+    repeats = (history >= 0) & (sizes > 0)
+    longest = tf.reduce_max(sizes)
+    _, repeats = tf.while_loop(lambda distance, _: distance < longest, compare, (tf.constant(1), repeats))
+    last_ids = tf.maximum(history, 0)
+    rows = tf.broadcast_to(tf.range(tf.shape(history)[0])[:, None], tf.shape(history))
     ceilings = tf.where(repeats, -float("inf"), float("inf"))
-    return tf.tensor_scatter_nd_min(logits, tf.stack([rows, following], axis=2), ceilings)
+    return tf.tensor_scatter_nd_min(logits, tf.stack([rows, last_ids], axis=2), ceilings)
+
+
+def right_aligned(token_ids: tf.RaggedTensor) -> tf.Tensor:
+    """Returns ragged tokens as (B, L) int32, the newest last, and -1 in the unused places before them.
+
+    >>> right_aligned(tf.ragged.constant([[5], [6, 7]])).numpy().tolist()
+    [[-1, 5], [6, 7]]
+    """
+    dense = tf.cast(token_ids, tf.int32).to_tensor(-1)
+    return tf.reverse(tf.reverse_sequence(dense, token_ids.row_lengths(), seq_axis=1), [1])
+
+
+def seen_in(history: tf.Tensor, vocabulary_size: int | tf.Tensor) -> tf.Tensor:
+    """Returns which tokens occur in each row of `right_aligned` tokens, as (B, V) bool.
+
+    >>> seen_in(tf.constant([[-1, 2], [0, 2]]), 3).numpy().tolist()
+    [[False, False, True], [True, False, True]]
+    """
+    rows = tf.shape(history)[0]
+    places = tf.broadcast_to(tf.range(rows)[:, None], tf.shape(history))
+    indices = tf.stack([places, tf.maximum(history, 0)], axis=2)  # (B, L, 2)
+    return tf.scatter_nd(indices, tf.cast(history >= 0, tf.int32), [rows, vocabulary_size]) > 0
+
+
+# === Temperature and truncation ===
 
 
 def safe_temperature(temperature: tf.Tensor) -> tf.Tensor:
-    """Returns what logits are divided by: the temperature, cut to 1e-6..1e6, lest they become infinite.
+    """Returns what logits are divided by: the temperature, clipped to 1e-6..1e6 so that they stay finite.
 
     Args:
-        temperature: (B,); at 0 or below it 1, for such rows take the likeliest token anyway.
+        temperature: (B,); where it is 0 or less the result is 1, for such rows take the likeliest token anyway.
 
     >>> safe_temperature(tf.constant([0.5, 0.0, 1e9])).numpy().tolist()
     [0.5, 1.0, 1000000.0]
@@ -125,11 +165,31 @@ def keep_top_p(logits: tf.Tensor, p: tf.Tensor) -> tf.Tensor:
     return tf.where((logits >= threshold) | (p >= 1.0)[:, None], logits, -float("inf"))
 
 
+def keep_min_p(logits: tf.Tensor, p: tf.Tensor) -> tf.Tensor:
+    """Returns the logits with -inf at tokens less likely than p times the likeliest (Nguyen et al. 2024, section 3).
+
+    The likeliest token is always kept. Ratios of probabilities are differences of logits, so no softmax is needed.
+
+    Args:
+        logits: (B, V).
+        p: (B,), clipped to 1, which keeps only the likeliest and its ties; 0 or less keeps all, and so does NaN.
+
+    >>> keep_min_p(tf.math.log([[0.5, 0.3, 0.2]] * 2), tf.constant([0.5, 0.0])).numpy().round(2).tolist()
+    [[-0.69, -1.2, -inf], [-0.69, -1.2, -1.61]]
+    """
+    distance = logits - tf.reduce_max(logits, axis=1, keepdims=True)
+    inside = distance >= tf.math.log(tf.minimum(p, 1.0))[:, None]
+    return tf.where(inside | ~(p > 0.0)[:, None], logits, -float("inf"))
+
+
+# === Drawing ===
+
+
 def uniform(seed: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
     """Returns random numbers in [0, 1) that depend on seed and step alone: no state, no place in the batch.
 
     It is the output number `step` (from 0) of SplitMix64 with that seed (Steele et al. 2014, figure 17, with the
-    constants of its reference implementation), cut to 24 bits. Its unsigned multiplications wrap around.
+    constants of its reference implementation), truncated to 24 bits. Its unsigned multiplications wrap around.
 
     Args:
         seed: int64, of any shape that broadcasts with `step`.
@@ -153,29 +213,29 @@ def uniform(seed: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
 def sample(logits: tf.Tensor, uniforms: tf.Tensor, otherwise: tf.Tensor | int = 0) -> tf.Tensor:
     """Returns one token per row by the inverse of the cumulative distribution.
 
-    A token of probability 0 is never returned: the token is the first at which the cumulative sum passes
+    A token of probability 0 is never returned: the token is the first at which the cumulative sum exceeds
     `uniform · total`, and that product is less than the total for every uniform number up to 1 - 2⁻²⁴.
 
     Args:
         logits: (B, V), V known.
         uniforms: (B,) in [0, 1).
-        otherwise: (B,) int32, what a row gives that has no probabilities: it holds NaN, +inf or nothing but -inf.
+        otherwise: (B,) int32, what a row returns that has no probabilities: it contains NaN, +inf or nothing but -inf.
 
     >>> sample(tf.math.log([[0.5, 0.5], [0.5, 0.5], [0.0, 1.0]]), tf.constant([0.4, 0.6, 0.0])).numpy().tolist()
     [0, 1, 1]
     """
     cumulative = _cumulative(logits)
-    passed = cumulative > cumulative[:, -1:] * uniforms[:, None]
-    token_ids = tf.argmax(passed, axis=1, output_type=tf.int32)  # (B,)
-    return tf.where(tf.gather(passed, token_ids, batch_dims=1), token_ids, otherwise)
+    exceeded = cumulative > cumulative[:, -1:] * uniforms[:, None]
+    token_ids = tf.argmax(exceeded, axis=1, output_type=tf.int32)  # (B,)
+    return tf.where(tf.gather(exceeded, token_ids, batch_dims=1), token_ids, otherwise)
 
 
 def _cumulative(logits):
     """Returns the sums of the tokens' likelihoods up to each token, the largest being 1: (B, V) and some more columns.
 
-    No `tf.nn.softmax`: its preparation takes longer than all else in `sample`. The last numbers of an array, which fill
-    no register, may get other last digits than the same ones elsewhere; so rows are filled up, lest one depends on its
-    place.
+    No `tf.nn.softmax`: its preparation takes longer than the rest of `sample`. The last numbers of an array, which do
+    not fill a register, may get other last digits than the same numbers elsewhere. Rows are padded to whole registers,
+    so that a row's sums do not depend on its place in the batch.
     """
     logits = tf.pad(logits, [[0, 0], [0, -logits.shape[1] % _REGISTER]], constant_values=-float("inf"))
     return tf.cumsum(tf.exp(logits - tf.reduce_max(logits, axis=1, keepdims=True)), axis=1)

@@ -1,7 +1,8 @@
-"""A run's network as functions from strings to strings: the tokenizer, its steps and the decoding loop in one graph.
+"""A model as functions from strings to strings: tokenizer, decoder and decoding loop in one graph.
 
-`TextModel`, or for pairs `PairModel`, is what an export serves, what `generation` runs for a run that is still in
-Python, and what samples come from while it learns: the same functions, so what is trained is what is served.
+`TextFunctions`, or for pairs `PairFunctions`, is what an export serves, what `serving.generation` runs for a run that
+is still in Python, and what writes the samples shown during training. They are the same functions, so what is trained
+is what is served.
 """
 
 from __future__ import annotations
@@ -9,153 +10,152 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import keras
-import numpy as np
 import tensorflow as tf
 
-from pipeline.config import LONGEST
+from pipeline.config import LONGEST, SamplingConfig
 from pipeline.data.tokenizer import Tokenizer
-from pipeline.decoding import loop
-from pipeline.models.families import family
-from pipeline.run import Run
-from pipeline.run_config import RunConfig
-from pipeline.settings import RequestError
+from pipeline.decoding import beam_search, loop
+from pipeline.decoding.beam_search import NO_SEARCH, SEARCH_DTYPES, Search
+from pipeline.decoding.loop import NO_SAMPLING, SAMPLING_DTYPES, Decoder, Sampling
 
-BEAMS = 8  # most beams for one prompt (K)
+MAX_BEAMS = 8  # for one prompt (K)
 FREE_TOKENS = 10  # that a text may have besides those which its source's length allows
 
-Signature = dict[str, tf.Tensor]
+Outputs = dict[str, tf.Tensor]
+Signature = tuple[Callable[..., Outputs], list[tf.TensorSpec]]  # a function, and its inputs in order
 
 
-def text_model(run: Run, model: keras.Model, no_repeat_ngram: int = 0) -> TextModel:
-    """Returns a run's functions from strings to strings, on a model with the weights that are wanted."""
-    options = {"no_repeat_ngram": no_repeat_ngram, "output_size": run.output_size}
-    if run.source_tokenizer is None:
-        return TextModel(run.tokenizer, model, run.config, **options)
-    return PairModel(run.source_tokenizer, run.tokenizer, model, run.config, **options)
+class _Start(NamedTuple):
+    """What decoding starts from."""
 
-
-class Alignment(NamedTuple):
-    """Where an encoder–decoder looked; `plots.attention(*alignment)` draws it.
-
-    Attributes:
-        weights: (T, S), of each target token over the source's.
-        source, target: the tokens, each with the end token.
-    """
-
-    weights: np.ndarray
-    source: list[str]
-    target: list[str]
-
-
-class _Begun(NamedTuple):
-    """What decoding begins with: the seen tokens (B, None) or None, memory and state, the first token, the limit."""
-
-    prompt: tf.RaggedTensor | None
+    prompt: tf.RaggedTensor | None  # (B, None), tokens that the rules have seen already
     memory: Any
     state: Any
-    first: tf.Tensor  # (B,)
-    most: tf.Tensor  # (B,), new tokens
+    first_token_ids: tf.Tensor  # (B,), what the first step consumes
+    max_new_tokens: tf.Tensor  # (B,), what the row's prompt allows
 
 
-class TextModel:
+class TextFunctions:
     """A language model as functions from strings to strings, each row of a batch on its own.
+
+    Attributes:
+        continues: whether a generated text continues its prompt, so that both joined are the whole.
 
     Args:
         tokenizer: of the run.
-        model: of the run, in float32.
-        config: of the run: it names the family and the run's own sampling settings.
-        longest: the limit of `max_new_tokens`.
-        no_repeat_ngram: no n-gram of this length comes up twice; 0: off.
-        output_size: tokens that the model has an output for; 0: those of the vocabulary, and no more.
+        decoder: the model, in float32.
+        sampling: the run's own settings: what `serving_default` uses, and whether the unknown token may be generated.
+        output_size: tokens that the model has an output for; 0: those of the vocabulary. Others are never generated.
+        limit: the most new tokens of any row.
     """
+
+    continues = True
 
     def __init__(
         self,
         tokenizer: Tokenizer,
-        model: keras.Model,
-        config: RunConfig,
-        longest: int = LONGEST,
-        no_repeat_ngram: int = 0,
+        decoder: Decoder,
+        sampling: SamplingConfig,
+        *,
         output_size: int = 0,
+        limit: int = LONGEST,
     ):
-        self.tokenizer, self.sampling = tokenizer, config.sampling
-        self.decoder = family(config.model).decoder(model)
-        self.longest, self.no_repeat_ngram = longest, no_repeat_ngram
+        self.tokenizer, self.decoder, self.sampling, self.limit = tokenizer, decoder, sampling, limit
         self.banned_ids = [tokenizer.padding_id, tokenizer.start_id]
-        if not config.sampling.allow_unknown:
+        if not sampling.allow_unknown:
             self.banned_ids.append(tokenizer.unknown_id)
         self.banned_ids += range(tokenizer.vocabulary_size, output_size)
 
-    def signatures(self) -> dict[str, tuple[Callable[..., Signature], list[tf.TensorSpec]]]:
+    @property
+    def tokenizers(self) -> list[Tokenizer]:
+        """All tokenizers, whose tables an export has to keep."""
+        return [self.tokenizer]
+
+    def signatures(self) -> dict[str, Signature]:
         """Returns each signature's function and inputs; every input and output has the same first dimension."""
-        row = {
-            "text": tf.TensorSpec([None], tf.string, "text"),
-            "max_new_tokens": tf.TensorSpec([None], tf.int32, "max_new_tokens"),
-            "temperature": tf.TensorSpec([None], tf.float32, "temperature"),
-            "top_k": tf.TensorSpec([None], tf.int32, "top_k"),
-            "top_p": tf.TensorSpec([None], tf.float32, "top_p"),
-            "repetition_penalty": tf.TensorSpec([None], tf.float32, "repetition_penalty"),
-            "seed": tf.TensorSpec([None], tf.int64, "seed"),
-            "beam_width": tf.TensorSpec([None], tf.int32, "beam_width"),
-            "length_penalty": tf.TensorSpec([None], tf.float32, "length_penalty"),
-        }
-        beams = ("text", "max_new_tokens", "beam_width", "length_penalty")
+        text = tf.TensorSpec([None], tf.string, "text")
         return {
-            "serving_default": (self.serve, [row["text"]]),
-            "generate": (self.generate, [row["text"], *(row[name] for name in loop.Sampling._fields)]),
-            "score": (self.score, [row["text"]]),
-            "beam_search": (self.beam_search, [row[name] for name in beams]),
+            "serving_default": (self.serve, [text]),
+            "generate": (self.generate, [text, *_specs(SAMPLING_DTYPES)]),
+            "score": (self.score, [text]),
+            "beam_search": (self.beam_search, [text, *_specs(SEARCH_DTYPES)]),
         }
 
-    def serve(self, text: tf.Tensor) -> Signature:
-        """Continues texts with the run's own settings and a seed that comes from each text."""
-        own, shape = self.sampling, tf.shape(text)
+    def serve(self, text: tf.Tensor) -> Outputs:
+        """Generates texts (B,) with the run's own settings, and a seed that comes from each prompt (B,)."""
+        sampling = Sampling.of(self.sampling).repeat(tf.shape(text)[0])
         seed = tf.strings.to_hash_bucket_fast(text, 2**62)
-        settings = (own.max_new_tokens, own.temperature, own.top_k, own.top_p, own.repetition_penalty)
-        kinds = (tf.int32, tf.float32, tf.int32, tf.float32, tf.float32)
-        rows = [tf.fill(shape, tf.constant(value, kind)) for value, kind in zip(settings, kinds, strict=True)]
-        return {"text": self.generate(text, *rows, seed)["text"]}
+        return {"text": self.generate(text, *sampling._replace(seed=seed))["text"]}
 
-    def generate(self, text, max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed) -> Signature:
-        """Continues texts; all arguments are (B,), as in `decoding.Sampling`.
+    def generate(self, text: tf.Tensor, *sampling: tf.Tensor) -> Outputs:
+        """Generates a text for each prompt.
+
+        Args:
+            text: (B,) string, the prompts.
+            sampling: the fields of `loop.Sampling`, each (B,).
 
         Returns:
             text (B,) string, log_probability (B,) float32, tokens (B,) int32.
         """
-        sampling = loop.Sampling(max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed)
-        text, sampling = self._filled((text, sampling), ("", loop.NO_TOKENS))
-        begun = self._begin(text)
+        rows = tf.shape(text)[0]
+        text, sampling = self._padded((text, Sampling(*sampling)), ("", Sampling.of(NO_SAMPLING)))
+        start = self._start(text)
         generated = loop.generate(
             self.decoder.make_step(),
-            begun.memory,
-            begun.state,
-            begun.first,
-            sampling._replace(max_new_tokens=tf.minimum(sampling.max_new_tokens, begun.most)),
-            end_id=self.tokenizer.end_id,
-            padding_id=self.tokenizer.padding_id,
-            limit=self.longest,
-            banned_ids=self.banned_ids,
-            prompt_token_ids=begun.prompt,
-            no_repeat_ngram=self.no_repeat_ngram,
+            start.memory,
+            start.state,
+            start.first_token_ids,
+            sampling._replace(max_new_tokens=tf.minimum(sampling.max_new_tokens, start.max_new_tokens)),
+            **self._options(start),
         )
-        texts = self.tokenizer.detokenize(generated.token_ids, after=self._goes_on(text))
+        texts = self.tokenizer.detokenize(generated.token_ids, after=self._has_text_before(text))
         outputs = {"text": texts, "log_probability": generated.log_probability, "tokens": generated.tokens}
-        return _first_rows(outputs, tf.shape(max_new_tokens)[0])
+        return _first_rows(outputs, rows)
 
-    def score(self, text) -> Signature:
-        """Scores whole documents, the end token included.
+    def score(self, text: tf.Tensor) -> Outputs:
+        """Scores whole documents (B,), the end token included.
 
         Returns:
             log_probability (B,) float32 in nats, tokens (B,) int32, unknown (B,) int32.
         """
         rows = tf.shape(text)[0]
-        (text,) = self._filled((text,), ("",))
+        (text,) = self._padded((text,), ("",))
         nothing = tf.fill([tf.shape(text)[0], 1], self.tokenizer.padding_id)
         return _first_rows(self._score(*self.decoder.start(nothing), text), rows)
 
-    def _score(self, memory, state, text) -> Signature:
-        """Scores texts from a state on, of which every row is one."""
+    def beam_search(self, text: tf.Tensor, *search: tf.Tensor) -> Outputs:
+        """Searches for the likeliest texts for each prompt.
+
+        Args:
+            text: (B,) string, the prompts.
+            search: the fields of `beam_search.Search`, each (B,).
+
+        Returns:
+            text (B, K) string, log_probability (B, K) float32 and tokens (B, K) int32, best first; unused places
+            contain "", -inf and 0.
+        """
+        rows = tf.shape(text)[0]
+        text, search = self._padded((text, Search(*search)), ("", NO_SEARCH))
+        start = self._start(text)
+        beams = beam_search.beam_search(
+            self.decoder.make_step(),
+            start.memory,
+            start.state,
+            start.first_token_ids,
+            search._replace(max_new_tokens=tf.minimum(search.max_new_tokens, start.max_new_tokens)),
+            width=MAX_BEAMS,
+            **self._options(start),
+        )
+        texts = self.tokenizer.detokenize(
+            tf.reshape(beams.token_ids, [-1, tf.shape(beams.token_ids)[2]]),
+            after=tf.repeat(self._has_text_before(text), MAX_BEAMS),
+        )
+        texts = tf.reshape(texts, [-1, MAX_BEAMS])
+        outputs = {"text": texts, "log_probability": beams.log_probability, "tokens": beams.tokens}
+        return _first_rows(outputs, rows)
+
+    def _score(self, memory, state, text) -> Outputs:
+        """Scores texts (B,) from a state on."""
         token_ids = self.tokenizer.tokenize(text)  # (B, None)
         unknown = tf.reduce_sum(tf.cast(tf.equal(token_ids, self.tokenizer.unknown_id), tf.int32), axis=1)
         rows = tf.shape(text)[0]
@@ -165,143 +165,115 @@ class TextModel:
         tokens = tf.cast(targets.row_lengths(), tf.int32)
         return {"log_probability": log_probability, "tokens": tokens, "unknown": unknown}
 
-    def beam_search(self, text, max_new_tokens, beam_width, length_penalty) -> Signature:
-        """Searches for each text's likeliest continuations; all arguments are (B,).
-
-        Returns:
-            text (B, K) string, log_probability (B, K) float32 and tokens (B, K) int32, best first; unused places hold
-            "", -inf and 0.
-        """
-        rows = tf.shape(text)[0]
-        text, max_new_tokens, beam_width, length_penalty = self._filled(
-            (text, max_new_tokens, beam_width, length_penalty), ("", 0, 1, 0.0)
-        )
-        begun = self._begin(text)
-        beams = loop.beam_search(
-            self.decoder.make_step(),
-            begun.memory,
-            begun.state,
-            begun.first,
-            beam_width=beam_width,
-            max_new_tokens=tf.minimum(max_new_tokens, begun.most),
-            length_penalty=length_penalty,
-            width=BEAMS,
-            end_id=self.tokenizer.end_id,
-            padding_id=self.tokenizer.padding_id,
-            limit=self.longest,
-            banned_ids=self.banned_ids,
-        )
-        length = tf.shape(beams.token_ids)[2]
-        texts = self.tokenizer.detokenize(
-            tf.reshape(beams.token_ids, [-1, length]), after=tf.repeat(self._goes_on(text), BEAMS)
-        )
-        outputs = {
-            "text": tf.reshape(texts, [-1, BEAMS]),
-            "log_probability": beams.log_probability,
-            "tokens": beams.tokens,
+    def _options(self, start: _Start) -> dict[str, Any]:
+        """What the decoding loop and the beam search need alike."""
+        return {
+            "end_id": self.tokenizer.end_id,
+            "padding_id": self.tokenizer.padding_id,
+            "limit": self.limit,
+            "banned_ids": self.banned_ids,
+            "prompt_token_ids": start.prompt,
         }
-        return _first_rows(outputs, rows)
 
-    def _filled(self, rows, row):
-        """Fills a batch up to the decoder's least number of rows, with a row that asks for nothing."""
+    def _padded(self, rows, padding):
+        """Pads a batch to the decoder's least number of rows, with a row that asks for nothing."""
         size = tf.shape(tf.nest.flatten(rows)[0])[0]
 
-        def filled(tensor, value):
-            # Without this, rows that lack a parameter would be left out without a word.
+        def padded(tensor, value):
+            # Without this check, rows that lack a parameter would be left out silently.
             tf.debugging.assert_equal(tf.shape(tensor)[0], size, "All inputs need the same first dimension.")
             missing = tf.maximum(0, self.decoder.least_rows - tf.shape(tensor)[0])
             return tf.concat([tensor, tf.fill([missing], tf.constant(value, tensor.dtype))], axis=0)
 
-        return tf.nest.map_structure(filled, rows, row)
+        return tf.nest.map_structure(padded, rows, padding)
 
-    def _begin(self, text) -> _Begun:
+    def _start(self, text) -> _Start:
         """Reads the prompts up to their last token, which the first step consumes."""
         prompt = self.tokenizer.tokenize(text)  # (B, None)
         start = tf.fill([tf.shape(text)[0], 1], self.tokenizer.start_id)
         context = tf.concat([start, prompt], axis=1).to_tensor(self.tokenizer.padding_id)  # (B, T)
-        last = tf.cast(prompt.row_lengths(), tf.int32)  # the start token stands in front
-        before = tf.range(tf.shape(context)[1]) < last[:, None]  # (B, T)
-        memory, state = self.decoder.start(tf.where(before, context, self.tokenizer.padding_id))
+        last = tf.cast(prompt.row_lengths(), tf.int32)  # its place, because the start token stands first
+        is_before = tf.range(tf.shape(context)[1]) < last[:, None]  # (B, T)
+        memory, state = self.decoder.start(tf.where(is_before, context, self.tokenizer.padding_id))
         first = tf.gather(context, last, batch_dims=1)
-        return _Begun(prompt, memory, state, first, tf.fill(tf.shape(last), self.longest))
+        return _Start(prompt, memory, state, first, tf.fill(tf.shape(last), self.limit))
 
-    def _goes_on(self, text) -> tf.Tensor:
-        """Whether each prompt (B,) has words that do not end in white space."""
+    def _has_text_before(self, text) -> tf.Tensor:
+        """Whether words stand before each generated text (B,), so that a space may be needed between them."""
         return tf.strings.regex_full_match(text, r"(?s).*\S")
 
 
-class PairModel(TextModel):
+class PairFunctions(TextFunctions):
     """An encoder–decoder as functions from source strings to target strings, each row of a batch on its own.
 
     Args:
-        source_tokenizer: of the run.
-        others: as of `TextModel`; `tokenizer` is the target's.
+        source_tokenizer: of the run; it may be the target's as well.
+        others: as of `TextFunctions`; `tokenizer` is the target's.
     """
 
-    def __init__(
-        self, source_tokenizer: Tokenizer, tokenizer: Tokenizer, model: keras.Model, config: RunConfig, **options
-    ):
-        super().__init__(tokenizer, model, config, **options)
-        self.source_tokenizer = source_tokenizer
-        self.attends = getattr(config.model, "attention", "none") != "none"  # whether there is something to look at
+    continues = False
 
-    def signatures(self) -> dict[str, tuple[Callable[..., Signature], list[tf.TensorSpec]]]:
+    def __init__(
+        self,
+        source_tokenizer: Tokenizer,
+        tokenizer: Tokenizer,
+        decoder: Decoder,
+        sampling: SamplingConfig,
+        **options: int,
+    ):
+        super().__init__(tokenizer, decoder, sampling, **options)
+        self.source_tokenizer = source_tokenizer
+
+    @property
+    def tokenizers(self) -> list[Tokenizer]:
+        """All tokenizers, whose tables an export has to keep."""
+        is_shared = self.source_tokenizer is self.tokenizer
+        return [self.tokenizer] if is_shared else [self.tokenizer, self.source_tokenizer]
+
+    def signatures(self) -> dict[str, Signature]:
         """Returns each signature's function and inputs; `score` takes the target besides."""
         pair = [tf.TensorSpec([None], tf.string, name) for name in ("text", "target")]
         return super().signatures() | {"score": (self.score, pair)}
 
-    def score(self, text, target) -> Signature:
+    def score(self, text: tf.Tensor, target: tf.Tensor) -> Outputs:
         """Scores targets, the end token included, given their sources; both are (B,) strings.
 
         Returns:
             log_probability (B,) float32 in nats, tokens (B,) int32, unknown (B,) int32.
         """
         rows = tf.shape(text)[0]
-        text, target = self._filled((text, target), ("", ""))
-        begun = self._begin(text)
-        return _first_rows(self._score(begun.memory, begun.state, target), rows)
+        text, target = self._padded((text, target), ("", ""))
+        start = self._start(text)
+        return _first_rows(self._score(start.memory, start.state, target), rows)
 
-    def alignment(self, source: str, target: str) -> Alignment:
-        """Follows the attention while a given target is written, for example what the model itself made of the source.
-
-        Raises:
-            RequestError: the model has no attention.
-        """
-        if not self.attends:
-            raise RequestError("This run's model has no attention: train one with model.attention=dot or additive.")
-        rows = self.decoder.least_rows
-        begun = self._begin(tf.constant([source] * rows))
-        target_ids = self.tokenizer.tokenize(tf.constant([target] * rows))  # (B, None)
-        inputs = tf.concat([begun.first[:, tf.newaxis], target_ids], axis=1).to_tensor()  # (B, T)
-        step = self.decoder.make_step()
-        weights = loop.follow(step, begun.memory, begun.state, inputs, watch=lambda state: state[1])
-        source_ids = self._source_ids(tf.constant([source]))[0].numpy()
-        columns = [self.source_tokenizer.vocabulary[token_id] for token_id in source_ids]
-        tokens = [self.tokenizer.vocabulary[token_id] for token_id in target_ids[0].numpy()]
-        return Alignment(weights[0].numpy(), columns, [*tokens, self.tokenizer.vocabulary[self.tokenizer.end_id]])
-
-    def _begin(self, text) -> _Begun:
-        """Reads the sources; the first step consumes the start token. What is seen begins with the target."""
+    def _start(self, text) -> _Start:
+        """Reads the sources; the first step consumes the start token. The rules see the target alone."""
         source_ids = self._source_ids(text)
         memory, state = self.decoder.start(source_ids)
-        most, ratio = tf.fill(tf.shape(text), self.longest), self.sampling.max_length_ratio
+        max_new_tokens, ratio = tf.fill(tf.shape(text), self.limit), self.sampling.max_length_ratio
         if ratio:
             lengths = tf.math.count_nonzero(source_ids, axis=1, dtype=tf.float32) - 1.0  # without the end token
-            # Before it becomes an int32: what is longer is cut to `longest`, and may not overflow.
-            most = tf.cast(tf.minimum(tf.math.ceil(lengths * ratio) + FREE_TOKENS, float(self.longest)), tf.int32)
-        return _Begun(None, memory, state, tf.fill(tf.shape(text), self.tokenizer.start_id), most)
+            # Clipped before it becomes an int32, which a long source would overflow.
+            allowed = tf.minimum(tf.math.ceil(lengths * ratio) + FREE_TOKENS, float(self.limit))
+            max_new_tokens = tf.cast(allowed, tf.int32)
+        first = tf.fill(tf.shape(text), self.tokenizer.start_id)
+        return _Start(None, memory, state, first, max_new_tokens)
 
     def _source_ids(self, text):
-        """(B,) → (B, S), the end token behind each source."""
+        """(B,) → (B, S), with the end token after each source."""
         ends = tf.fill([tf.shape(text)[0], 1], self.source_tokenizer.end_id)
-        return tf.concat([self.source_tokenizer.tokenize(text), ends], axis=1).to_tensor(
-            self.source_tokenizer.padding_id
-        )
+        source_ids = tf.concat([self.source_tokenizer.tokenize(text), ends], axis=1)
+        return source_ids.to_tensor(self.source_tokenizer.padding_id)
 
-    def _goes_on(self, text) -> tf.Tensor:
-        """A target goes on from nothing."""
+    def _has_text_before(self, text) -> tf.Tensor:
+        """A target stands alone."""
         return tf.zeros(tf.shape(text), tf.bool)
 
 
-def _first_rows(outputs: Signature, rows) -> Signature:
+def _specs(dtypes: NamedTuple) -> list[tf.TensorSpec]:
+    """Returns an input (B,) for each field of a named tuple of types."""
+    return [tf.TensorSpec([None], dtype, name) for name, dtype in dtypes._asdict().items()]
+
+
+def _first_rows(outputs: Outputs, rows) -> Outputs:
     return {name: tensor[:rows] for name, tensor in outputs.items()}

@@ -1,7 +1,7 @@
-"""A batch in parts: rows that are computed side by side.
+"""Micro-batches: the rows of a batch in equal groups that are computed in parallel.
 
-The operations of a recurrent layer are small. Cores that share each of them wait for each other at every one; cores
-with rows of their own meet once a step.
+The operations of a recurrent layer are small. When all cores share each operation, they synchronize at every one; when
+each core computes rows of its own, they synchronize once a training step.
 """
 
 from __future__ import annotations
@@ -17,38 +17,44 @@ from pipeline import config
 Nested = Any  # a nested structure (tf.nest) of tensors whose first dimension is B
 
 
-def number_of_parts(rows: int | None) -> int:
-    """How many parts a batch of so many rows is computed in: on a processor two, if there are enough rows.
+def number_of_micro_batches(rows: int | None) -> int:
+    """Returns how many micro-batches a batch is computed in: on a CPU two, if there are enough rows, otherwise one.
 
-    The number is the same on every machine without a GPU, so that what a run draws for its dropout does not depend on
-    where it runs.
+    The number is the same on every machine without a GPU, so that the dropout masks that a run draws do not depend on
+    the machine.
+
+    Args:
+        rows: B, or None where it is unknown.
     """
-    has_parts = rows and config.has_micro_batches(rows) and not tf.config.list_logical_devices("GPU")
-    return config.MICRO_BATCHES if has_parts else 1
+    is_split = rows and config.has_micro_batches(rows) and not tf.config.list_logical_devices("GPU")
+    return config.MICRO_BATCHES if is_split else 1
 
 
-def split_rows(values: Nested, parts: int) -> list[Nested]:
-    """Cuts values (B, …) into so many parts of as many rows each."""
-    if parts == 1:
+def split_rows(values: Nested, number: int) -> list[Nested]:
+    """Splits values (B, …) into `number` micro-batches of equal size."""
+    if number == 1:
         return [values]
-    flat = [tf.split(value, parts) for value in tf.nest.flatten(values)]
-    return [tf.nest.pack_sequence_as(values, [cut[i] for cut in flat]) for i in range(parts)]
+    flat = [tf.split(value, number) for value in tf.nest.flatten(values)]
+    return [tf.nest.pack_sequence_as(values, [rows[i] for rows in flat]) for i in range(number)]
 
 
-def join_rows(parts: Sequence[Nested]) -> Nested:
-    """Puts parts together again."""
-    return parts[0] if len(parts) == 1 else tf.nest.map_structure(lambda *rows: tf.concat(rows, 0), *parts)
+def join_rows(micro_batches: Sequence[Nested]) -> Nested:
+    """Concatenates the rows of micro-batches; the inverse of `split_rows`."""
+    if len(micro_batches) == 1:
+        return micro_batches[0]
+    return tf.nest.map_structure(lambda *rows: tf.concat(rows, 0), *micro_batches)
 
 
 def share_cores() -> None:
-    """Gives each of two parts a core of its own, on a machine with two: an operation has one core, not both.
+    """Gives each of two micro-batches one core of its own, on a machine with two: every operation then uses one core.
 
-    TensorFlow has one pool of threads for the insides of all operations. So it cannot give each part two cores of
-    four: on other machines, with a GPU or in a cluster, nothing is changed, and nothing where the user has set
-    TF_NUM_INTRAOP_THREADS or TF_NUM_INTEROP_THREADS. It holds for the whole process.
+    TensorFlow has a single pool of threads for the insides of all operations, so it cannot give each of two
+    micro-batches two cores out of four. On machines with another number of cores, with a GPU or in a cluster nothing is
+    changed; nor is it where the user has set TF_NUM_INTRAOP_THREADS or TF_NUM_INTEROP_THREADS. The setting holds for
+    the whole process.
 
     Raises:
-        RuntimeError: TensorFlow has computed something already.
+        RuntimeError: TensorFlow is already initialized.
     """
     is_set = {"TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "TF_CONFIG"} & set(os.environ)
     if not is_set and len(os.sched_getaffinity(0)) == config.MICRO_BATCHES and not tf.config.get_visible_devices("GPU"):

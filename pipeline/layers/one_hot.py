@@ -7,15 +7,15 @@ import keras
 
 @keras.saving.register_keras_serializable("pipeline")
 class OneHot(keras.layers.Layer):
-    """Token ids as one-hot vectors: a layer, so that a data set need not hold (N, T, V) numbers.
+    """Turns token ids into one-hot vectors inside the model, so that a data set need not hold (N, T, V) numbers.
 
-    Input shape (B, T) int, output shape (B, T, V) in the layer's compute type. Padding (id 0) becomes zeros, as in
-    arrays that are filled up with zeros: `keras.layers.Masking` finds it.
+    Input shape (B, T) int, output shape (B, T, V) in the layer's compute dtype. Padding (id 0) becomes a row of zeros,
+    which `keras.layers.Masking` recognizes, as in an array of one-hot vectors that is padded with zeros.
 
     Args:
-        vocabulary_size: V, kinds of tokens.
+        vocabulary_size: V, number of different tokens.
 
-    >>> OneHot(3)(tf.constant([[2, 0]])).numpy().tolist()
+    >>> OneHot(3)(keras.ops.array([[2, 0]])).numpy().tolist()
     [[[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]]
     """
 
@@ -24,7 +24,7 @@ class OneHot(keras.layers.Layer):
         self.vocabulary_size = vocabulary_size
 
     def call(self, token_ids):
-        # Outside the range of the classes, a row of zeros.
+        # `one_hot` returns zeros for an id outside of the vocabulary.
         shifted = keras.ops.where(keras.ops.equal(token_ids, 0), -1, token_ids)
         return keras.ops.one_hot(shifted, self.vocabulary_size, dtype=self.compute_dtype)
 

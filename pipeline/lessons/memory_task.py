@@ -1,13 +1,13 @@
 """The memory task: how far back can a recurrent layer look, and how much of the gradient arrives there?
 
-A sequence begins with one of eight symbols, `lag` other tokens follow, and then the symbol is asked for (after
-Hochreiter and Schmidhuber 1997, section 5.2, where one symbol is to be remembered over a long time lag). Nothing but
-memory is needed. The gradient has to find its way back over all the steps in between; where it vanishes (Bengio et al.
-1994; Pascanu et al. 2013, section 2) nothing is learnt.
+A sequence starts with one of eight symbols, followed by `lag` other tokens; the task is to name the symbol at the end
+(after Hochreiter and Schmidhuber 1997, section 5.2, where one symbol must be remembered over a long time lag). It needs
+nothing but memory. The gradient has to travel back over all the steps in between; where it vanishes (Bengio et al.
+1994; Pascanu et al. 2013, section 2) nothing is learned.
 
-A gate that is to keep its content over `lag` steps must be open about 1 − 1/lag of the way. LSTM and GRU begin so
-here, their gates' biases drawn for spans of about 1 to `lag` steps (Tallec and Ollivier 2018). A plain
-recurrent layer has nothing that could be set: it begins with Keras' orthogonal matrix, the best start known.
+A gate that keeps its content over `lag` steps must be open to about 1 − 1/lag. LSTM and GRU start that way here: their
+gates' biases are drawn for spans of about 1 to `lag` steps (Tallec and Ollivier 2018). A plain recurrent layer has no
+such setting: it starts with Keras' orthogonal matrix, the best initial value known.
 
 Shapes: B rows, T = lag + 1 steps, U units.
 """
@@ -20,17 +20,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipeline.models.language_model.network import RECURRENT
+from pipeline.layers import recurrent
 
+CELLS = {"lstm": recurrent.LSTM, "gru": recurrent.GRU, "rnn": keras.layers.SimpleRNN}
 SYMBOLS = DISTRACTORS = 8
 EMBEDDING_DIM = 16
 
 
 class Result(NamedTuple):
-    """One cell at one lag.
+    """What one cell achieved at one lag.
 
     Attributes:
-        cell, lag: "lstm", "gru" or "rnn"; steps between the symbol and the question.
+        cell: "lstm", "gru" or "rnn".
+        lag: steps between the symbol and the end.
         accuracy: share of right answers on new sequences after training; guessing gives 1/8.
         gradient: (T,) its size at each step, first step first, before training (`gradient_by_step`).
     """
@@ -42,7 +44,7 @@ class Result(NamedTuple):
 
 
 def examples(lag: int, rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Returns sequences (B, T) int32 and the symbols (B,) int32 with which they begin.
+    """Returns sequences (B, T) int32 and the symbols (B,) int32 with which they start.
 
     >>> token_ids, symbols = examples(lag=3, rows=2)
     >>> token_ids.shape, bool((token_ids[:, 0] == symbols).all()), bool((token_ids[:, 1:] >= SYMBOLS).all())
@@ -55,13 +57,14 @@ def examples(lag: int, rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray
 
 
 def build(cell: str, lag: int, units: int = 64, open_gates: bool = True) -> keras.Model:
-    """Embedding → one recurrent layer → Dense: (B, T) → logits (B, 8) behind the last step.
+    """Builds Embedding → one recurrent layer → Dense: (B, T) → logits (B, 8) after the last step.
 
     Args:
         cell: "lstm", "gru" or "rnn".
-        lag: the span that open gates are made for.
+        lag: the longest span that gates are opened for.
         units: size of the recurrent layer (U).
-        open_gates: False: Keras' own biases, 1 for the LSTM's forget gate and 0 for the GRU.
+        open_gates: whether LSTM and GRU get the biases of `OpenGates`. Otherwise they keep Keras' own: 1 for the LSTM's
+            forget gate, 0 elsewhere.
     """
     settings = {}
     if open_gates and cell != "rnn":
@@ -71,11 +74,11 @@ def build(cell: str, lag: int, units: int = 64, open_gates: bool = True) -> kera
     return keras.Sequential(
         [
             keras.Input((None,), dtype="int32", name="token_ids"),
-            # As large as one-hot vectors: the tokens in between are to disturb.
+            # As large as one-hot vectors, so that the tokens in between disturb the state.
             keras.layers.Embedding(
                 SYMBOLS + DISTRACTORS, EMBEDDING_DIM, keras.initializers.RandomNormal(stddev=1.0), name="embedding"
             ),
-            RECURRENT[cell](units, name=cell, **settings),
+            CELLS[cell](units, name=cell, **settings),
             keras.layers.Dense(SYMBOLS, name="output"),
         ],
         name="memory",
@@ -84,12 +87,13 @@ def build(cell: str, lag: int, units: int = 64, open_gates: bool = True) -> kera
 
 @keras.saving.register_keras_serializable("pipeline")
 class OpenGates(keras.initializers.Initializer):
-    """Biases of gates that keep their content for u steps, log(u − 1), each unit's u drawn from 2 to `lag` + 2.
+    """Biases log(u − 1) of gates that keep their content for u steps; each unit's u is drawn from 2 to `lag` + 2.
 
     After Tallec and Ollivier 2018: σ(log(u − 1)) = 1 − 1/u.
 
     Args:
-        cell: "lstm": the forget gate opens and the input gate closes. "gru": Keras' update gate, which keeps, opens.
+        cell: "lstm": the forget gate is opened and the input gate closed. "gru": the update gate is opened, which
+            keeps the old state in Keras.
         lag: the longest span.
         seed: of the draw.
     """
@@ -98,7 +102,7 @@ class OpenGates(keras.initializers.Initializer):
         self.cell, self.lag, self.seed = cell, lag, seed
 
     def get_config(self) -> dict:
-        """Returns the arguments, as Keras wants them for clones and saved models."""
+        """Returns the arguments; Keras needs them for clones and saved models."""
         return {"cell": self.cell, "lag": self.lag, "seed": self.seed}
 
     def __call__(self, shape, dtype=None):
@@ -113,7 +117,7 @@ class OpenGates(keras.initializers.Initializer):
 
 
 def gradient_by_step(model: keras.Model, token_ids: np.ndarray, symbols: np.ndarray) -> np.ndarray:
-    """Returns the size of the loss' gradient with respect to each step's input: (T,), averaged over rows.
+    """Returns the norm of the loss' gradient with respect to each step's input: (T,), averaged over rows.
 
     Args:
         model: what `build` returned.
@@ -135,10 +139,10 @@ def run(cell: str, lag: int, steps: int = 300, units: int = 64, batch_size: int 
 
     Args:
         cell: "lstm", "gru" or "rnn".
-        lag: steps between the symbol and the question.
-        steps: of training, each on new sequences.
+        lag: steps between the symbol and the end.
+        steps: training steps, each on new sequences.
         units: size of the recurrent layer (U).
-        batch_size: sequences a step (B).
+        batch_size: sequences in a step (B).
         seed: of the weights and the sequences.
     """
     keras.utils.set_random_seed(seed)

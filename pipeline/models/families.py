@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
 
 from pipeline.models.documents.config import (
     Document000Config,
@@ -15,8 +16,11 @@ from pipeline.models.model_config import ModelConfig
 from pipeline.models.seq2seq.config import Seq2SeqConfig
 from pipeline.settings import RequestError, nearest
 
-# A family's settings, and the module with its network, whose `FAMILY` keeps the contract (`contract.Family`). The module
-# is imported when a network is wanted: settings are checked without waiting for TensorFlow.
+if TYPE_CHECKING:
+    from pipeline.models.contract import Family
+
+# A family's settings, and the module whose `FAMILY` is its class (`contract.Family`). The module is imported when a
+# network is wanted: settings are checked without waiting for TensorFlow.
 FAMILIES: dict[str, tuple[type[ModelConfig], str]] = {
     "language_model": (LanguageModelConfig, "language_model.network"),
     "seq2seq": (Seq2SeqConfig, "seq2seq.network"),
@@ -38,7 +42,7 @@ def config_class(name: str) -> type[ModelConfig]:
     return FAMILIES[name][0]
 
 
-def family(config: ModelConfig):
-    """Returns the `contract.Family` of a model's configuration."""
+def family(config: ModelConfig) -> Family:
+    """Returns the family of a model's settings, which knows its network, loss, decoding and figures."""
     _, module = FAMILIES[config.family]
-    return importlib.import_module(f"pipeline.models.{module}").FAMILY
+    return importlib.import_module(f"pipeline.models.{module}").FAMILY(config)

@@ -1,4 +1,4 @@
-"""What the settings of every model family have in common."""
+"""What the settings of all model families have in common."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from pipeline.settings import Section
 
 
 class ModelConfig(Section):
-    """The settings of a family: a frozen dataclass with a field `family`, and what other settings must fit.
+    """The settings of a family: a frozen dataclass with a field `family`, and the demands it makes on other settings.
 
     Attributes:
-        BATCHES: values of `dataset.batches` that the family can be trained on.
-        LAST_STEP: whether it predicts the last step alone (`dataset.targets=last`).
-        LIKELIHOOD: whether its training loss is a likelihood, in nats a token.
-        AS_WRITTEN: whether it is a document's own network, with the document's own loss.
+        BATCHES: values of `dataset.batches` on which the family can be trained.
+        LAST_STEP: whether it predicts only the last step of a row (`dataset.targets=last`).
+        LIKELIHOOD: whether its training loss is a negative log-likelihood, in nats per token.
+        AS_WRITTEN: whether it is a network from one of the documents, with the loss of that document.
     """
 
     BATCHES = ("streams", "windows", "sentences")
@@ -22,8 +22,26 @@ class ModelConfig(Section):
     family = ""
 
     def check(self, config) -> None:
-        """Refuses settings of other sections that the family cannot work with; `config` is the `RunConfig`.
+        """Refuses settings in other sections that do not suit the family.
+
+        Args:
+            config: the whole `RunConfig`.
 
         Raises:
-            RequestError: there is one.
+            RequestError: there is such a setting.
         """
+
+    # === For the estimate of the memory that training takes ===
+
+    def widths(self) -> dict[str, int]:
+        """Returns the settings that the number of weights grows with."""
+        return {name: getattr(self, name) for name in ("units", "latent_dim", "embedding_dim") if hasattr(self, name)}
+
+    def features_per_token(self) -> int:
+        """Returns how many numbers a token's features are, over all layers; the backward pass needs them again."""
+        units = getattr(self, "units", 0) or getattr(self, "latent_dim", 0)
+        return getattr(self, "embedding_dim", 0) + units * getattr(self, "num_layers", 1)
+
+    def holds_logits(self) -> bool:
+        """Whether training holds the logits of all targets at once."""
+        return self.LIKELIHOOD

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import math
@@ -13,12 +14,12 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from pipeline import run as runs
-from pipeline.config import LONGEST, SamplingConfig
-from pipeline.decoding import loop
-from pipeline.decoding.signatures import BEAMS, Signature, text_model
+from pipeline.config import SamplingConfig, sampling_parameters
+from pipeline.decoding.beam_search import Search
+from pipeline.decoding.loop import NO_SAMPLING, Sampling
+from pipeline.decoding.signatures import MAX_BEAMS, Outputs, TextFunctions
 from pipeline.run import Run
-from pipeline.run_config import RunConfig
-from pipeline.settings import LARGEST_FLOAT, RequestError, require_count
+from pipeline.settings import LARGEST_FLOAT, RequestError, nearest, require_count
 
 ROWS_AT_A_TIME = 64
 SETTINGS_FILE = "assets.extra/sampling.json"  # in an export: the run's own settings
@@ -28,8 +29,8 @@ class Generation(NamedTuple):
     """One generated text.
 
     Attributes:
-        prompt: what was given: the beginning of a text, or of pairs the source.
-        text: the continuation alone, prompt and text joined are the whole; of pairs the target.
+        prompt: what was given: the beginning of a text, or for pairs the source.
+        text: the continuation alone, prompt and text joined are the whole; for pairs the target.
         log_probability: of the text, in nats, under the model itself.
         tokens: how many were generated, an end token included.
     """
@@ -40,152 +41,132 @@ class Generation(NamedTuple):
     tokens: int
 
 
+class Texts(NamedTuple):
+    """Something that generates.
+
+    Attributes:
+        settings: its own value of each sampling parameter that it knows.
+        functions: its signatures, each called with named inputs (B,).
+        inputs: the names of each signature's inputs.
+        continues: whether its texts continue their prompts.
+        origin: what it is, for messages.
+    """
+
+    settings: dict[str, Any]
+    functions: Mapping[str, Callable[..., Outputs]]
+    inputs: Mapping[str, frozenset[str]]
+    continues: bool = True
+    origin: str = ""
+
+
+# === Generation ===
+
+
+def _with_sampling_parameters(function: Callable) -> Callable:
+    """Lists the sampling parameters in a function's docstring, as `SamplingConfig` describes them."""
+    fields = [field for field in dataclasses.fields(SamplingConfig) if field.name in sampling_parameters()]
+    lines = [f"{field.name}: {field.metadata['description']}." for field in fields]
+    function.__doc__ = (function.__doc__ or "").replace("SAMPLING_PARAMETERS", "\n            ".join(lines))
+    return function
+
+
+@_with_sampling_parameters
 def generate(
     source: Run | Texts | str | os.PathLike,
     prompts: Sequence[str] | str,
     *,
-    max_new_tokens: int | None = None,
-    temperature: float | None = None,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    repetition_penalty: float | None = None,
-    no_repeat_ngram: int = 0,
     beam_width: int = 0,
     length_penalty: float = 1.0,
     n_best: int = 1,
     seed: int = 0,
+    **sampling: float | None,
 ) -> list[Generation]:
-    """Continues prompts, or turns sources into targets; what is not given is the run's own setting.
+    """Continues prompts, or turns sources into targets.
 
     Args:
         source: a run, its folder, the folder of an export, or what `open_texts` returned.
-        prompts: texts, or one text; "" begins a new one. Of a run on pairs, sources.
-        max_new_tokens: most tokens for each prompt.
-        temperature: 0 takes the likeliest token.
-        top_k: only the k likeliest tokens; 0: off.
-        top_p: only the likeliest tokens that hold this probability; 1: off.
-        repetition_penalty: 1: off.
-        no_repeat_ngram: no n-gram of this length comes up twice; 0: off. Not for an export.
+        prompts: texts, or one text; "" begins a new one. For a run on pairs, sources.
         beam_width: search for the likeliest text with this many beams instead of sampling; 0: off.
         length_penalty: of the beam search; more prefers longer texts.
-        n_best: of the beam search: so many texts for each prompt, best first.
+        n_best: of the beam search: how many texts are returned for each prompt, best first.
         seed: row i is drawn with seed + i, whatever its neighbours are.
+        sampling: what is not given, or None, is the run's own setting.
+            SAMPLING_PARAMETERS
 
     Raises:
-        RequestError: a value that is not allowed, or something that an export cannot do.
+        RequestError: a name is unknown, a value is not allowed, a beam search would ignore it, or an older export does
+            not have it.
     """
-    given = {
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "repetition_penalty": repetition_penalty,
-    }
     prompts = [prompts] if isinstance(prompts, str) else prompts
-    texts = source if isinstance(source, Texts) else open_texts(source, no_repeat_ngram)
-    values = texts.settings | {name: value for name, value in given.items() if value is not None}
-    settings = SamplingConfig(**values)  # checks the ranges
+    given = _given(sampling)
+    texts = source if isinstance(source, Texts) else open_texts(source)
+    settings = SamplingConfig(**(texts.settings | given))  # checks the ranges
     check_search(beam_width, length_penalty)
+    _check_n_best(n_best, beam_width)
     require_count("seed", seed, 2**62)
-    if not 1 <= n_best <= max(1, beam_width):
-        raise RequestError(
-            f"n_best={n_best} is not allowed with beam_width={beam_width}: a search with so many beams finds at most "
-            f"{max(1, beam_width)} texts. Set a larger beam_width, up to {BEAMS}."
-        )
+    signature = "beam_search" if beam_width else "generate"
+    _refuse_ignored(texts, signature, given)
+    values = Sampling.of(settings)._asdict() | {"beam_width": beam_width, "length_penalty": float(length_penalty)}
     results = []
     for first in range(0, len(prompts), ROWS_AT_A_TIME):
         part = list(prompts[first : first + ROWS_AT_A_TIME])
-        if beam_width:
-            results += _best_beams(texts, part, settings, beam_width, length_penalty, n_best)
-        else:
-            results += _sampled(texts, part, settings, seed + first)
+        outputs = _ask(texts, signature, part, values, seed + first)
+        results += _found_beams(part, outputs, n_best) if beam_width else _generations(part, outputs)
     return results
 
 
 def check_search(beam_width: int, length_penalty: float) -> None:
     """Refuses settings of a beam search that are not allowed."""
-    require_count("beam_width", beam_width, BEAMS)
+    require_count("beam_width", beam_width, MAX_BEAMS)
     if not abs(length_penalty) <= LARGEST_FLOAT:
         raise RequestError(
             f"length_penalty={length_penalty} is not a finite number in float32: set one from -10 to 10, to which "
-            "larger ones are cut."
+            "larger ones are clipped."
         )
 
 
-class Texts(NamedTuple):
-    """Something that generates: its own settings, its signatures as functions, and whether it continues its prompts."""
+def _given(sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the sampling parameters that are not None; refuses unknown names."""
+    for name in sampling:
+        if name not in sampling_parameters():
+            known = [*sampling_parameters(), "beam_width", "length_penalty", "n_best", "seed"]
+            raise RequestError(f"Unknown parameter {name!r}: {nearest(name, known)}.")
+    return {name: value for name, value in sampling.items() if value is not None}
 
-    settings: dict[str, Any]
-    functions: Mapping[str, Callable[..., Signature]]
-    continues: bool = True
 
-
-def open_texts(source: Run | str | os.PathLike, no_repeat_ngram: int = 0) -> Texts:
-    """Opens a run, its folder, or an export's folder for generation.
-
-    Raises:
-        RequestError: there is neither, the n-gram rule is not allowed, or it is asked of an export.
-    """
-    require_count("no_repeat_ngram", no_repeat_ngram, LONGEST)
-    if isinstance(source, Run):
-        return _of_run(source, no_repeat_ngram)
-    folder = Path(source)
-    if not (folder / "saved_model.pb").exists():
-        return _of_run(runs.load(folder), no_repeat_ngram)
-    if no_repeat_ngram:
+def _check_n_best(n_best: int, beam_width: int) -> None:
+    if not 1 <= n_best <= max(1, beam_width):
         raise RequestError(
-            f"no_repeat_ngram={no_repeat_ngram} is not part of an export's signatures: give the run's folder."
+            f"n_best={n_best} is not allowed with beam_width={beam_width}: a search with so many beams finds at most "
+            f"{max(1, beam_width)} texts. Set a larger beam_width, up to {MAX_BEAMS}."
         )
-    return _of_export(folder.resolve(), (folder / "saved_model.pb").stat().st_mtime_ns)
 
 
-def _of_run(run: Run, no_repeat_ngram: int) -> Texts:
-    """The run's functions, compiled once for each n-gram rule and kept with the run."""
-    compiled = run.compiled
-    if no_repeat_ngram not in compiled:
-        signatures = text_model(run, run.model, no_repeat_ngram).signatures()
-        functions = {
-            name: tf.function(function, input_signature=inputs, autograph=False)
-            for name, (function, inputs) in signatures.items()
-        }
-        compiled[no_repeat_ngram] = _texts(own_settings(run.config), functions)
-    return compiled[no_repeat_ngram]
+def _refuse_ignored(texts: Texts, signature: str, given: Mapping[str, Any]) -> None:
+    """Refuses a parameter that the signature does not take, unless its value is off or the run's own anyway."""
+    for name, value in given.items():
+        if name in texts.inputs[signature] or value in (getattr(NO_SAMPLING, name), texts.settings.get(name)):
+            continue
+        if signature == "beam_search" and name not in Search._fields:
+            raise RequestError(
+                f"{name}={value} has no meaning for a beam search, which takes {', '.join(Search._fields)}. Leave "
+                f"{name} out, or set beam_width=0 to sample."
+            )
+        raise RequestError(
+            f"{name}={value} is not possible: {texts.origin} is older than this parameter. Export the run again."
+        )
 
 
-@functools.lru_cache(maxsize=4)
-def _of_export(folder: Path, written: int) -> Texts:
-    """An export's functions, kept as long as it is the same: `written` is when it was, and the path a whole one."""
-    settings = folder / SETTINGS_FILE
-    try:
-        loaded = tf.saved_model.load(str(folder))
-    except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise RequestError(f"The export {folder} cannot be read ({said}). Export the run again.") from None
-    return _texts(json.loads(settings.read_text()) if settings.exists() else {}, loaded.signatures)
-
-
-def _texts(settings: dict[str, Any], functions: Mapping[str, Callable[..., Signature]]) -> Texts:
-    settings = dict(settings)
-    return Texts(continues=settings.pop("continues", True), settings=settings, functions=functions)
-
-
-def own_settings(config: RunConfig) -> dict[str, Any]:
-    """The settings that a generated text depends on, besides its seed, and whether it continues its prompt."""
-    own = {name: getattr(config.sampling, name) for name in loop.Sampling._fields if name != "seed"}
-    return own | {"continues": not config.reads_pairs}
-
-
-def _sampled(texts: Texts, prompts: list[str], settings: SamplingConfig, seed: int) -> list[Generation]:
+def _ask(texts: Texts, signature: str, prompts: list[str], values: Mapping[str, Any], seed: int) -> Outputs:
+    """Calls a signature with the same values for every prompt, and a seed of its own for each."""
     size = len(prompts)
-    outputs = texts.functions["generate"](
-        text=tf.constant(prompts),
-        max_new_tokens=tf.fill([size], settings.max_new_tokens),
-        temperature=tf.fill([size], settings.temperature),
-        top_k=tf.fill([size], settings.top_k),
-        top_p=tf.fill([size], settings.top_p),
-        repetition_penalty=tf.fill([size], settings.repetition_penalty),
-        seed=tf.range(seed, seed + size, dtype=tf.int64),
-    )
+    rows = {name: tf.fill([size], value) for name, value in values.items() if name in texts.inputs[signature]}
+    if "seed" in rows:
+        rows["seed"] = tf.range(seed, seed + size, dtype=tf.int64)
+    return texts.functions[signature](text=tf.constant(prompts), **rows)
+
+
+def _generations(prompts: list[str], outputs: Outputs) -> list[Generation]:
     columns = (outputs[name].numpy().tolist() for name in ("text", "log_probability", "tokens"))
     return [
         Generation(prompt, text.decode(), log_probability, tokens)
@@ -193,16 +174,7 @@ def _sampled(texts: Texts, prompts: list[str], settings: SamplingConfig, seed: i
     ]
 
 
-def _best_beams(
-    texts: Texts, prompts: list[str], settings: SamplingConfig, beam_width: int, length_penalty: float, n_best: int
-) -> list[Generation]:
-    size = len(prompts)
-    outputs = texts.functions["beam_search"](
-        text=tf.constant(prompts),
-        max_new_tokens=tf.fill([size], settings.max_new_tokens),
-        beam_width=tf.fill([size], beam_width),
-        length_penalty=tf.fill([size], length_penalty),
-    )
+def _found_beams(prompts: list[str], outputs: Outputs, n_best: int) -> list[Generation]:
     columns = (outputs[name][:, :n_best].numpy().tolist() for name in ("text", "log_probability", "tokens"))
     return [
         Generation(prompt, text.decode(), log_probability, tokens)
@@ -210,3 +182,68 @@ def _best_beams(
         for text, log_probability, tokens in zip(*row, strict=True)
         if log_probability > -math.inf  # a short search may end with fewer texts than it was asked for
     ]
+
+
+# === What generates ===
+
+
+def open_texts(source: Run | str | os.PathLike) -> Texts:
+    """Opens a run, its folder, or an export's folder for generation.
+
+    Raises:
+        RequestError: there is neither, or it cannot be read.
+    """
+    if isinstance(source, Run):
+        return _of_run(source)
+    folder = Path(source)
+    if not (folder / "saved_model.pb").exists():
+        return _of_run(runs.load(folder))
+    return _of_export(folder.resolve(), (folder / "saved_model.pb").stat().st_mtime_ns)
+
+
+def own_settings(functions: TextFunctions) -> dict[str, Any]:
+    """Returns the settings that a generated text depends on, besides its seed, and whether it continues its prompt."""
+    values = Sampling.of(functions.sampling)._asdict()
+    return {name: values[name] for name in sampling_parameters()} | {"continues": functions.continues}
+
+
+def _of_run(run: Run) -> Texts:
+    """A run's functions, compiled once and kept with the run."""
+    if "texts" not in run.compiled:
+        functions = run.text_functions(run.model)
+        signatures = functions.signatures()
+        compiled = {name: _compiled(function, inputs) for name, (function, inputs) in signatures.items()}
+        names = {name: frozenset(spec.name for spec in inputs) for name, (_, inputs) in signatures.items()}
+        run.compiled["texts"] = _texts(own_settings(functions), compiled, names, f"the run {run.folder}")
+    return run.compiled["texts"]
+
+
+def _compiled(function: Callable[..., Outputs], inputs: list[tf.TensorSpec]) -> Callable[..., Outputs]:
+    """Returns a signature as a graph that is called by the names of its inputs, like an export's."""
+    graph = tf.function(function, input_signature=inputs, autograph=False)
+    return lambda **values: graph(*(values[spec.name] for spec in inputs))
+
+
+@functools.lru_cache(maxsize=4)
+def _of_export(folder: Path, written: int) -> Texts:
+    """An export's functions, kept as long as it is the same: `written` is when it was, and the path is absolute."""
+    file = folder / SETTINGS_FILE
+    try:
+        signatures = tf.saved_model.load(str(folder)).signatures
+        settings = dict(json.loads(file.read_text("utf-8"))) if file.exists() else {}
+        inputs = {name: frozenset(function.structured_input_signature[1]) for name, function in signatures.items()}
+        unknown = inputs["generate"] - {"text", *Sampling._fields}
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, tf.errors.OpError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RequestError(f"The export {folder} cannot be read ({reason}). Export the run again.") from None
+    if unknown:
+        raise RequestError(
+            f"The export {folder} takes {', '.join(sorted(unknown))}, which this version does not know. Use the "
+            "version that wrote it, or export the run again."
+        )
+    return _texts(settings, signatures, inputs, f"the export {folder}")
+
+
+def _texts(settings: Mapping[str, Any], functions, inputs: Mapping[str, frozenset[str]], origin: str) -> Texts:
+    own = {name: settings[name] for name in sampling_parameters() if name in settings}
+    return Texts(own, functions, inputs, settings.get("continues", True), origin)

@@ -1,4 +1,4 @@
-"""Checkpoints: everything that the next step depends on, in files that are either whole or not there."""
+"""Checkpoints: everything that the next step depends on, in folders that are either complete or absent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from pipeline.atomic_files import sweep, whole
+from pipeline.atomic_files import atomic_write, remove_leftovers
 
 KEPT_CHECKPOINTS = 2
 
@@ -21,7 +21,7 @@ class TrainingError(RuntimeError):
 
 
 class Checkpoints:
-    """Numbered folders, each written aside and renamed, of which the latest two are kept.
+    """Numbered folders, each written atomically, of which the latest two are kept.
 
     Args:
         folder: the run's `checkpoints` folder.
@@ -32,15 +32,15 @@ class Checkpoints:
         self.written = time.monotonic()
 
     def write(self, step: int, variables: list[tf.Variable], progress: dict[str, Any]) -> None:
-        """Writes one checkpoint; whoever looks finds a whole one at any moment."""
+        """Writes one checkpoint; at any moment there is a complete one."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        sweep(self.folder)
+        remove_leftovers(self.folder)
         # The progress is a variable too, for each of them is stored with a checksum.
         content = tf.train.Checkpoint(variables=variables, progress=tf.Variable(json.dumps(progress)))
         target = self.folder / f"{step:012d}"
-        with whole(target) as aside:
-            aside.mkdir()
-            content.write(str(aside / "variables"))
+        with atomic_write(target) as temporary:
+            temporary.mkdir()
+            content.write(str(temporary / "variables"))
         for old in self.all()[:-KEPT_CHECKPOINTS]:
             shutil.rmtree(old)
         self.written = time.monotonic()
@@ -58,12 +58,12 @@ class Checkpoints:
                 content.read(str(folder / "variables")).assert_consumed()
                 return json.loads(progress.numpy())
             except (OSError, ValueError, LookupError, RuntimeError, tf.errors.OpError, AssertionError) as error:
-                said = f"The checkpoint {folder} cannot be read ({type(error).__name__}); trying the one before."
-                print(said, file=sys.stderr)
+                message = f"The checkpoint {folder} cannot be read ({type(error).__name__}); trying the one before."
+                print(message, file=sys.stderr)
         if self.all():
             raise TrainingError(
                 f"No checkpoint in {self.folder} can be read. The weights so far are kept. "
-                "Choose another name with --name, or delete the run's folder to begin anew."
+                "Start again under another name with --name."
             )
         return None
 

@@ -19,7 +19,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from pipeline.layers.micro_batches import number_of_parts
+from pipeline.layers.micro_batches import number_of_micro_batches
+from pipeline.models.graph import layers_of
 from pipeline.settings import RequestError
 
 BFLOAT16_FLAG = "amx_bf16"  # of processors with fast products in bfloat16; those of avx512_bf16 alone are slow
@@ -79,9 +80,9 @@ class Devices:
 
     # === Inside a replica ===
 
-    def parts(self, rows: int | None) -> int:
-        """How many parts a replica's own rows are computed in, as `number_of_parts`; replicas are parts themselves."""
-        return number_of_parts(rows) if self.replicas == 1 else 1
+    def micro_batches(self, rows: int | None) -> int:
+        """How many micro-batches a replica's own rows are computed in; several replicas take one each."""
+        return number_of_micro_batches(rows) if self.replicas == 1 else 1
 
     def own_rows(self, values: Nested) -> Nested:
         """This replica's share (B / replicas, …) of what all hold (B, …)."""
@@ -100,18 +101,18 @@ class Devices:
         return values if self.replicas == 1 else tf.distribute.get_replica_context().all_reduce(SUM, values)
 
     def _sum_of_rows(self, values: Nested) -> Nested:
-        """All replicas' rows: each lays its own into zeros (B, …), which are added up."""
+        """All replicas' rows: each pads its own with zeros to (B, …), and these are added up."""
         number = tf.distribute.get_replica_context().replica_id_in_sync_group
 
-        def laid_out(rows):
+        def padded(rows):
             # No bfloat16 travels between machines; in float32 its values are the same.
             rows = tf.cast(rows, tf.float32) if rows.dtype == tf.bfloat16 else rows
             size = rows.shape[0]
-            behind = (self.replicas - 1 - number) * size
-            return tf.pad(rows, [[number * size, behind], *[[0, 0]] * (rows.shape.rank - 1)])
+            after = (self.replicas - 1 - number) * size
+            return tf.pad(rows, [[number * size, after], *[[0, 0]] * (rows.shape.rank - 1)])
 
-        summed = self.sum(tf.nest.map_structure(laid_out, values))
-        return tf.nest.map_structure(lambda whole, rows: tf.cast(whole, rows.dtype), summed, values)
+        summed = self.sum(tf.nest.map_structure(padded, values))
+        return tf.nest.map_structure(lambda total, rows: tf.cast(total, rows.dtype), summed, values)
 
     # === Outside ===
 
@@ -120,7 +121,7 @@ class Devices:
         return self.strategy.run(function, arguments)
 
     def first(self, values: Nested) -> Nested:
-        """Of values that are the same in all replicas, the one at hand."""
+        """Returns the local one of values that are the same in all replicas."""
         return tf.nest.map_structure(lambda value: self.strategy.experimental_local_results(value)[0], values)
 
     def share_out(self, values: Nested) -> Nested:
@@ -128,12 +129,13 @@ class Devices:
         return values if self.replicas == 1 else self._share_out(values)
 
     def gather(self, values: Nested) -> Nested:
-        """Puts the replicas' rows together again: (B, …). All machines must call it."""
+        """Puts the replicas' rows together: (B, …). All machines must call it."""
         return values if self.replicas == 1 else self.first(self._gather(values))
 
-    def part_ways(self, model: keras.Model) -> None:
+    def diverge(self, model: keras.Model) -> None:
         """Gives each replica dropout of its own; what a checkpoint holds, the first replica's seeds, stays as it is."""
-        seeds = [v.value for v in model.non_trainable_variables if v.name == "seed_generator_state"]
+        objects = [value for layer in layers_of(model) for value in vars(layer).values()]
+        seeds = [value.state.value for value in objects if isinstance(value, keras.random.SeedGenerator)]
         if self.replicas == 1 or not seeds:
             return
 
@@ -148,14 +150,14 @@ class Devices:
     # === Between machines ===
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is up on any machine. All must ask at the same place."""
+        """Whether the flag is set on any machine. All must ask at the same place."""
         if self.machines == 1:
             return flag
         return int(self.first(self._sum(tf.constant(int(flag))))) > 0
 
     @contextlib.contextmanager
     def chief_first(self) -> Iterator[None]:
-        """Lets the other machines in when the chief has come out."""
+        """Lets the other machines enter after the chief has left."""
         if not self.is_chief:
             self.any(False)
         yield

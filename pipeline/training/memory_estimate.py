@@ -1,6 +1,6 @@
-"""The memory that a training takes at the least, known before any of it is taken.
+"""The least memory that a training takes, estimated before any of it is allocated.
 
-    sizes of the model and of a batch → bytes → more than the machine has? then the run is refused
+    sizes of the model and of a batch → bytes → refused if the machine has less
 
 It is a lower bound: what is counted here is needed in any case, and much else that is needed is not counted. So a run
 that would have fitted is never refused, but one that is let through may still be too large.
@@ -16,87 +16,82 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import keras
 import tensorflow as tf
 
 from pipeline.config import TrainingConfig
-from pipeline.models.families import build
-from pipeline.run_config import ModelConfig, RunConfig
+from pipeline.models.contract import Sizes
+from pipeline.models.families import family
+from pipeline.models.graph import layers_of
+from pipeline.models.model_config import ModelConfig
+from pipeline.run_config import RunConfig
 from pipeline.settings import RequestError
-from pipeline.training.train_step import build_optimizer
+from pipeline.training.optimizers import build_optimizer
 
 GB = 10**9
 FLOAT, IDS = 4, 12  # bytes of a float32; of a token's input, target and weight
 CGROUPS = Path("/sys/fs/cgroup")
 
 
-class Footprint(NamedTuple):
+class MemoryEstimate(NamedTuple):
     """Bytes that are held at one time.
 
     Attributes:
         weights: the model's weights, their gradients and what the optimizer keeps for each of them.
-        batch: one batch, and what the way back through the network needs of the way forward.
+        batch: one batch, and what the backward pass needs of the forward pass.
     """
 
     weights: int
     batch: int
 
 
-def footprint(
-    config: RunConfig, vocabulary_size: int, source_vocabulary_size: int | None = None, machines: int = 1
-) -> Footprint:
+def estimate(config: RunConfig, sizes: Sizes, machines: int = 1) -> MemoryEstimate:
     """Returns the least memory that a training takes on one machine.
 
     Args:
         config: the run's.
-        vocabulary_size: kinds of tokens (V); for a family on pairs the target's.
-        source_vocabulary_size: of pairs the source's.
+        sizes: of the vocabularies.
         machines: how many share the rows of a batch.
 
-    >>> small = footprint(RunConfig(), vocabulary_size=5_000)
+    >>> small = estimate(RunConfig(), Sizes(5_000))
     >>> round(small.weights / 1e6), round(small.batch / 1e6)
     (44, 90)
     """
-    weights = weight_bytes(config.model, config.training, vocabulary_size, source_vocabulary_size)
     dataset, model = config.dataset, config.model
     steps = dataset.sequence_length if _has_full_rows(config) else 1
     tokens = dataset.batch_size * steps
-    units = getattr(model, "units", 0) or model.latent_dim
-    embedding_dim = 0 if getattr(model, "inputs", "") == "one_hot" else getattr(model, "embedding_dim", 0)
     # Each layer's input is needed again for the gradient of its kernel, when the logits are there already.
-    numbers = tokens * (embedding_dim + units * getattr(model, "num_layers", 1))
-    if getattr(model, "softmax", "full") == "full" and model.LIKELIHOOD:
-        numbers += (dataset.batch_size if model.LAST_STEP else tokens) * vocabulary_size
+    numbers = tokens * model.features_per_token()
+    if model.holds_logits():
+        numbers += (dataset.batch_size if model.LAST_STEP else tokens) * sizes.vocabulary_size
     size = FLOAT if config.training.precision == "float32" else FLOAT // 2
-    return Footprint(weights, tokens * IDS + numbers * size // machines)
+    return MemoryEstimate(weight_bytes(model, config.training, sizes), tokens * IDS + numbers * size // machines)
 
 
 @functools.lru_cache(maxsize=64)
-def weight_bytes(
-    model_config: ModelConfig,
-    training_config: TrainingConfig,
-    vocabulary_size: int,
-    source_vocabulary_size: int | None = None,
-) -> int:
-    """Counts the bytes of weights, gradients and the optimizer's variables, and allocates none of them."""
+def weight_bytes(model_config: ModelConfig, training_config: TrainingConfig, sizes: Sizes) -> int:
+    """Counts the bytes of weights, gradients and the optimizers' variables, and allocates none of them."""
+    own = family(model_config)
     with tf.Graph().as_default():  # where a variable is a description of one
-        model = build(model_config, vocabulary_size, training_config.precision, source_vocabulary_size)
-        optimizer = build_optimizer(training_config)
-        optimizer.build(model.trainable_variables)
-        numbers = sum(math.prod(variable.shape) for variable in (*model.variables, *optimizer.variables))
-        if training_config.clip_norm:  # then no gradient is let go before the last is known
+        model = own.build_model(sizes, training_config.precision)
+        updates = own.updates(model, training_config, functools.partial(build_optimizer, training_config))
+        optimizers = {id(update.optimizer): update.optimizer for phase in updates.values() for update in phase}
+        kept = [*model.variables, *(v for optimizer in optimizers.values() for v in optimizer.variables)]
+        numbers = sum(math.prod(variable.shape) for variable in kept)
+        if training_config.clip_norm:  # then no gradient is released before the last is known
             # An embedding's gradient may have rows for the batch's tokens alone.
-            dense = (v for v in model.trainable_variables if v.name != "embeddings")
+            layers = layers_of(model)
+            sparse = {id(layer.embeddings) for layer in layers if isinstance(layer, keras.layers.Embedding)}
+            dense = (v for v in model.trainable_variables if id(v) not in sparse)
             numbers += sum(math.prod(variable.shape) for variable in dense)
     return FLOAT * numbers
 
 
-def refuse_beyond_memory(
-    config: RunConfig, vocabulary_size: int, source_vocabulary_size: int | None = None, machines: int = 1
-) -> None:
-    """Refuses a training that cannot fit into this machine's memory. What a GPU or a TPU holds is not judged.
+def refuse_beyond_memory(config: RunConfig, sizes: Sizes, machines: int = 1) -> None:
+    """Refuses a training that cannot fit into this machine's memory. The memory of GPUs and TPUs is not judged.
 
     Args:
-        config, vocabulary_size, source_vocabulary_size, machines: as of `footprint`.
+        config, sizes, machines: as of `estimate`.
 
     Raises:
         RequestError: it needs more than there is; says how much, what takes it, and what to set.
@@ -104,21 +99,19 @@ def refuse_beyond_memory(
     available = memory()
     if available is None or any(device.device_type != "CPU" for device in tf.config.list_logical_devices()):
         return
-    need = footprint(config, vocabulary_size, source_vocabulary_size, machines)
+    need = estimate(config, sizes, machines)
     if sum(need) <= available:
         return
-    weigh_more = need.weights > need.batch
-    advice = _advice_on_weights(config, vocabulary_size) if weigh_more else _advice_on_batch(config, vocabulary_size)
+    advise = _advice_on_weights if need.weights > need.batch else _advice_on_batch
     raise RequestError(
         f"This training needs at least {sum(need) / GB:,.1f} GB of memory, {need.weights / GB:,.1f} for weights, "
         f"gradients and optimizer and {need.batch / GB:,.1f} for a batch; this machine has {available / GB:,.1f} GB. "
-        f"{advice}"
+        f"{advise(config, sizes.vocabulary_size)}"
     )
 
 
 def _advice_on_weights(config: RunConfig, vocabulary_size: int) -> str:
-    names = ("units", "latent_dim", "embedding_dim")
-    sizes = {f"model.{name}": getattr(config.model, name) for name in names if hasattr(config.model, name)}
+    sizes = {f"model.{name}": size for name, size in config.model.widths().items()}
     largest = max(sizes, key=sizes.get)
     if vocabulary_size > sizes[largest]:
         return (

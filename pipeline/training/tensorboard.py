@@ -7,43 +7,43 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins import projector
 
-from pipeline.atomic_files import whole
-from pipeline.data.pairs import Pair
-from pipeline.decoding.signatures import text_model
-from pipeline.evaluation import plots
+from pipeline.atomic_files import atomic_write
+from pipeline.data.examples import Example
+from pipeline.decoding.signatures import TextFunctions
 from pipeline.run import Run
 
 PROJECTED_TOKENS = 10_000  # most labels that the projector draws well
-SHOWN_PAIRS = 4
+SHOWN_EXAMPLES = 4
 NEVER = 1 << 30
 LARGEST = float(tf.float32.max)
 
 
-class Monitor:
+class Log:
     """Writes a run's logs; use it in a `with` statement.
 
-    Training calls `flush` just before each checkpoint, and `forget` before it goes on from one: together they see to
-    it that every step is shown once, wherever the run was killed.
+    Training calls `flush` just before each checkpoint, and `forget` before it resumes from one. Together they ensure
+    that every step is shown once, wherever the run was killed.
 
     Args:
         folder: the run's `logs` folder; None: nothing is written, as on all machines of a cluster but the chief.
-        pairs: of a run on pairs, those whose translations and attention are shown.
+        shown: examples whose outputs are shown each epoch.
     """
 
-    def __init__(self, folder: Path | None, pairs: Sequence[Pair] = ()):
-        self.folder, self.pairs = folder, pairs
+    def __init__(self, folder: Path | None, shown: Sequence[Example] = ()):
+        self.folder, self.shown = folder, shown
         self.writer = (
             tf.summary.create_file_writer(str(folder), max_queue=NEVER, flush_millis=NEVER)
             if folder
             else tf.summary.create_noop_writer()
         )
-        self._sampler = None
+        self._copy = None
 
-    def __enter__(self) -> Monitor:
+    def __enter__(self) -> Log:
         # Once, not at each figure: leaving `as_default` flushes.
         self._default = self.writer.as_default()
         self._default.__enter__()
@@ -63,7 +63,7 @@ class Monitor:
             tf.summary.scalar(name, min(value, LARGEST), step)  # the perplexity of a diverging run may be larger
 
     def epoch(self, run: Run, model: keras.Model, row: dict[str, float]) -> None:
-        """Writes an epoch's validation figures, texts for the run's prompts, and the embedding for the projector.
+        """Writes an epoch's validation figures, the family's summaries, and the embedding for the projector.
 
         Args:
             run: names the prompts and the sampling settings.
@@ -72,66 +72,55 @@ class Monitor:
         """
         if self.folder is None:
             return
-        names = {"validation_nats_per_token": "loss", "validation_perplexity": "perplexity"}
-        self.scalars(row["step"], {f"validation/{short}": row[name] for name, short in names.items() if name in row})
-        if self.pairs:
-            self._show_pairs(run, model, row["step"])
-        elif run.config.sampling.prompts and not run.config.reads_pairs:
-            prompts = run.config.sampling.prompts
-            texts = self._texts(run, model, prompts)
-            samples = [_as_it_is(prompt + text) for prompt, text in zip(prompts, texts, strict=True)]
-            tf.summary.text("samples", samples, row["step"])
+        step, prefix = row["step"], "validation_"
+        names = {"nats_per_token": "loss"}
+        shown = {key.removeprefix(prefix): value for key, value in row.items() if key.startswith(prefix)}
+        left_out = ("bits_per_character", "unknown_rate", "tokens", "characters")
+        self.scalars(step, {f"validation/{names.get(k, k)}": v for k, v in shown.items() if k not in left_out})
+        for tag, value in run.family.summaries(run, *self._float32_copy(run, model), self.shown):
+            _write(tag, value, step)
+        # Document 004 has no embedding; for pairs it is the target's.
         for layer in model.layers:
-            # Document 004 has none; of an encoder–decoder it is the target's.
             if isinstance(layer, keras.layers.Embedding):
                 write_projector(self.folder, layer, run.tokenizer.vocabulary)
 
-    def _show_pairs(self, run: Run, model: keras.Model, step: int) -> None:
-        """Writes what the model makes of some sources, and where it looked while it wrote that."""
-        sources = [pair.source for pair in self.pairs]
-        outputs = self._texts(run, model, sources)
-        rows = [
-            _as_it_is(f"{pair.source}\n→ {output}\n= {pair.target}")
-            for pair, output in zip(self.pairs, outputs, strict=True)
-        ]
-        tf.summary.text("samples", rows, step)
-        _, texts = self._sampler
-        if texts.attends:
-            for i, (source, output) in enumerate(zip(sources, outputs, strict=True)):
-                image = plots.to_image(plots.attention(*texts.alignment(source, output)))
-                tf.summary.image(f"attention/{i}", image[None], step)
-
-    def _texts(self, run: Run, model: keras.Model, prompts: Sequence[str]) -> list[str]:
-        if self._sampler is None:
-            # A copy in float32, as in an export; compiled once, its weights set anew each epoch.
+    def _float32_copy(self, run: Run, model: keras.Model) -> tuple[keras.Model, TextFunctions]:
+        """A copy in float32 with the weights of now, and its functions, as in an export; compiled once."""
+        if self._copy is None:
             copy = run.new_model()
-            texts = text_model(run, copy)
-            texts.serve = tf.function(texts.serve, autograph=False)
-            self._sampler = copy, texts
-        copy, texts = self._sampler
+            functions = run.text_functions(copy)
+            functions.serve = tf.function(functions.serve, autograph=False)
+            self._copy = copy, functions
+        copy, functions = self._copy
         copy.set_weights(model.get_weights())
-        return [text.decode() for text in texts.serve(tf.constant(prompts))["text"].numpy()]
+        return copy, functions
 
 
-def _as_it_is(text: str) -> str:
-    """Four spaces in front of each line: Markdown for text that is shown as it stands."""
-    return "    " + text.replace("\n", "\n    ")
+def _write(tag: str, value: float | list[str] | np.ndarray, step: int) -> None:
+    """Writes one of a family's summaries."""
+    if isinstance(value, list):
+        # Four spaces before each line: Markdown for text that is shown as it stands.
+        tf.summary.text(tag, ["    " + text.replace("\n", "\n    ") for text in value], step)
+    elif isinstance(value, np.ndarray):
+        tf.summary.image(tag, value[None], step)
+    else:
+        tf.summary.scalar(tag, value, step)
 
 
-def shown_pairs(split: Iterable[Pair]) -> list[Pair]:
-    """Returns the first pairs of a split that have different sources: those that are watched while a run learns."""
-    few = itertools.islice(split, 20 * SHOWN_PAIRS)
-    return list({pair.source: pair for pair in few}.values())[:SHOWN_PAIRS]
+def shown_examples(split: Iterable[Example]) -> list[Example]:
+    """Returns the first examples of a split that have different sources: those that are watched during training."""
+    few = itertools.islice(split, 20 * SHOWN_EXAMPLES)
+    return list({example.source: example for example in few}.values())[:SHOWN_EXAMPLES]
 
 
 def forget(folder: Path, step: int) -> None:
-    """Takes back what logs say of later steps than this one: a resumed run says it again."""
+    """Removes from the logs what they hold of later steps than this one: a resumed run writes it again."""
     for path in sorted(folder.glob("events.*")):
-        events, is_whole = _read_events(path)
+        events, is_complete = _read_events(path)
         kept = [event for event in events if event.step <= step]
-        if is_whole and len(kept) == len(events):
+        if is_complete and len(kept) == len(events):
             continue
-        with whole(path) as aside, tf.io.TFRecordWriter(str(aside)) as file:
+        with atomic_write(path) as temporary, tf.io.TFRecordWriter(str(temporary)) as file:
             for event in kept:
                 file.write(event.SerializeToString())
 

@@ -1,139 +1,102 @@
-"""One step downhill: gradients, clipping, the optimizer, and the learning rate as a function of the step's number."""
+"""One training step: the gradients of a batch, clipping, and the optimizers' updates."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import keras
 import tensorflow as tf
 
 from pipeline.config import TrainingConfig
 from pipeline.layers.micro_batches import join_rows, split_rows
+from pipeline.models.contract import Loss, Update
 from pipeline.training.devices import Devices, open_devices
 
+Nested = Any  # a nested structure (tf.nest) of tensors whose first dimension is B
 
-def make_step(
-    model: keras.Model,
-    family,
-    optimizer: keras.optimizers.Optimizer,
-    settings: TrainingConfig,
-    devices: Devices | None = None,
-) -> Callable:
-    """Compiles the training step: (batch, state, learning rate) → (metrics, state).
 
-    The state goes in and comes out as a value, of several devices as one for each. Nothing else is carried from step
-    to step but the variables of the model and of the optimizer.
+def make_step(updates: Sequence[Update], settings: TrainingConfig, devices: Devices | None = None) -> Callable:
+    """Compiles a training step: (batch, state, learning rate, controls) → (sums, state).
+
+    The state goes in and comes out as a value; with several devices it is one value for each. Nothing else is carried
+    from step to step except the variables of the model and of the optimizers.
+
+    Args:
+        updates: made one after the other, each from the state before the step; the first one's state is returned.
+        settings: of training.
+        devices: on which the step runs; None: one.
+
+    Returns:
+        The function. Its sums are numbers over the whole batch: objective, nats, tokens (how many targets), each of
+        `Loss.sums`, and gradient_norm, before clipping, of the first update.
     """
     devices = devices or open_devices("one")
-    variables = model.trainable_variables
-    options = {"label_smoothing": settings.label_smoothing} if settings.label_smoothing else {}
 
-    def part_step(batch, state, divisor):
-        with tf.GradientTape() as tape:
-            nats, state = family.loss(model, batch, state, training=True, **options)
-            total = tf.reduce_sum(nats)
-            scaled = optimizer.scale_loss(total / divisor)
-        return tape.gradient(scaled, variables), total, state
-
-    def replica_step(batch, state):
+    def replica_step(batch, state, controls):
         batch = devices.own_rows(batch)
         rows = tf.cast(tf.shape(batch[2])[0] * devices.replicas, tf.float32)
         tokens = devices.sum(tf.reduce_sum(batch[2]))
         divisor = tf.maximum(tokens, 1.0) if settings.loss_reduction == "token" else rows
-        number = devices.parts(batch[2].shape[0])
-        parts = [part_step(*part, divisor) for part in split_rows((batch, state), number)]
-        gradients, totals, states = zip(*parts, strict=True)
-        gradients = [_sum_of_parts(gradient) for gradient in zip(*gradients, strict=True)]
-        gradients = [_sum_repeated_rows(gradient) for gradient in devices.sum(gradients)]
-        total, state = tf.add_n(totals), join_rows(states)
-        scale = optimizer.scale_loss(1.0)
-        norm = tf.linalg.global_norm(gradients)
-        if settings.clip_norm:
-            gradients = _clip(gradients, norm, settings.clip_norm * scale)
-        optimizer.apply(gradients, variables)
-        return {"nats": devices.sum(total), "tokens": tokens, "gradient_norm": norm / scale}, state
+        sums, new_state = {}, state
+        for number, update in enumerate(updates):
+            norm, totals, updated = _apply(update, batch, state, controls, divisor, settings.clip_norm, devices)
+            if number == 0:
+                new_state = updated
+                sums["gradient_norm"] = norm
+            sums = totals | sums
+        return sums | {"tokens": tokens}, new_state
 
     @tf.function(reduce_retracing=True)
-    def step(batch, state, rate):
-        optimizer.learning_rate.assign(rate)
-        metrics, state = devices.run(replica_step, batch, state)
-        return devices.first(metrics), state
+    def step(batch, state, rate, controls=None):
+        for update in updates:
+            update.optimizer.learning_rate.assign(rate)
+        sums, state = devices.run(replica_step, batch, state, controls or {})
+        return devices.first(sums), state
 
     return step
 
 
-def build_optimizer(settings: TrainingConfig) -> keras.optimizers.Optimizer:
-    """Returns the optimizer, with dynamic loss scaling under mixed_float16."""
-    if settings.optimizer == "adam":
-        optimizer = Adam(settings.learning_rate)
-    elif settings.optimizer == "rmsprop":
-        optimizer = keras.optimizers.RMSprop(settings.learning_rate, momentum=settings.momentum)
-    else:
-        optimizer = keras.optimizers.SGD(settings.learning_rate, momentum=settings.momentum)
-    # The step has added up the replicas' gradients already, for it clips the sum.
-    optimizer._all_reduce_sum_gradients = lambda gradients: gradients
-    return keras.optimizers.LossScaleOptimizer(optimizer) if settings.precision == "mixed_float16" else optimizer
+def _apply(update: Update, batch, state: Nested, controls: dict, divisor, clip_norm: float, devices: Devices):
+    """Moves an update's variables; returns the gradient's norm, the loss' sums, and the state after the batch.
 
-
-class Adam(keras.optimizers.Adam):
-    """`keras.optimizers.Adam` (Kingma and Ba 2015, section 2), which updates each weight in one pass.
-
-    Keras writes the rule as a dozen operations, each of which reads and writes an array of the weight's size;
-    TensorFlow's own kernel makes the same numbers, but for the last digits, while it passes over them once.
+    1. The gradients of each micro-batch.  2. Their sum over micro-batches and devices.  3. Clipping.  4. The update.
     """
+    optimizer, variables = update.optimizer, update.variables
 
-    def update_step(self, gradient, variable, learning_rate):
-        """Updates one weight, a `tf.Variable`; a sparse gradient counts as zeros elsewhere, as in Keras."""
-        index = self._get_variable_index(variable)
-        step = tf.cast(self.iterations + 1, variable.dtype)
-        tf.raw_ops.ResourceApplyAdam(
-            var=variable.handle,
-            m=self._momentums[index].value.handle,
-            v=self._velocities[index].value.handle,
-            beta1_power=self.beta_1**step,
-            beta2_power=self.beta_2**step,
-            lr=tf.cast(learning_rate, variable.dtype),
-            beta1=self.beta_1,
-            beta2=self.beta_2,
-            epsilon=self.epsilon,
-            grad=tf.cast(tf.convert_to_tensor(gradient), variable.dtype),
-        )
+    def gradients_of(batch, state):
+        with tf.GradientTape() as tape:
+            loss = update.loss(batch, state, **controls)
+            totals = _totals(loss)
+            scaled = optimizer.scale_loss(totals["objective"] / divisor)
+        return tape.gradient(scaled, variables), totals, loss.state
 
-
-def learning_rate(settings: TrainingConfig, step: int, steps_per_epoch: int) -> float:
-    """The rate at a step, a pure function of its number.
-
-    Args:
-        settings: schedule "constant"; "step", times `decay_factor` for every epoch after `decay_after` (Zaremba et
-            al. 2014, section 4.1); or "cosine" behind a linear rise (Loshchilov and Hutter 2017, equation 5).
-        step: counted from 0 over the whole run.
-        steps_per_epoch: steps in an epoch.
-
-    >>> learning_rate(TrainingConfig(schedule="step", learning_rate=1.0, decay_after=4), step=50, steps_per_epoch=10)
-    0.25
-    """
-    rate = settings.learning_rate
-    if settings.schedule == "step":
-        late = max(0, step // steps_per_epoch + 1 - settings.decay_after)
-        return rate * settings.decay_factor**late
-    if settings.schedule == "cosine":
-        total = settings.epochs * steps_per_epoch
-        warmup = min(settings.warmup_steps, total // 10)  # a short run would never get warm
-        if step < warmup:
-            return rate * (step + 1) / warmup
-        share = min(1.0, (step - warmup) / max(1, total - warmup))
-        return rate * (settings.final_share + (1 - settings.final_share) * (1 + math.cos(math.pi * share)) / 2)
-    return rate
+    number = devices.micro_batches(batch[2].shape[0])
+    results = [gradients_of(*rows) for rows in split_rows((batch, state), number)]
+    gradients, totals, states = zip(*results, strict=True)
+    gradients = [_sum_of_micro_batches(gradient) for gradient in zip(*gradients, strict=True)]
+    gradients = [_sum_repeated_rows(gradient) for gradient in devices.sum(gradients)]
+    scale = optimizer.scale_loss(1.0)
+    norm = tf.linalg.global_norm(gradients)
+    if clip_norm:
+        gradients = _clip(gradients, norm, clip_norm * scale)
+    optimizer.apply(gradients, variables)
+    sums = {name: devices.sum(tf.add_n([each[name] for each in totals])) for name in totals[0]}
+    return norm / scale, sums, join_rows(states)
 
 
-def _clip(gradients, norm, most):
-    """Scales gradients down to a norm, `tf.clip_by_global_norm`, which writes all of them anew even if it need not."""
-    return tf.cond(norm <= most, lambda: gradients, lambda: tf.clip_by_global_norm(gradients, most, use_norm=norm)[0])
+def _totals(loss: Loss) -> dict[str, tf.Tensor]:
+    """The sums of a loss over its rows."""
+    rows = loss.sums | {"objective": loss.objective, "nats": loss.nats}
+    return {name: tf.reduce_sum(values) for name, values in rows.items()}
 
 
-def _sum_of_parts(gradients):
-    """Adds up one weight's gradients; sparse ones stay sparse, their rows one behind the other."""
+def _clip(gradients, norm, limit):
+    """Scales gradients down to a norm, `tf.clip_by_global_norm`, which rewrites all of them even when it need not."""
+    return tf.cond(norm <= limit, lambda: gradients, lambda: tf.clip_by_global_norm(gradients, limit, use_norm=norm)[0])
+
+
+def _sum_of_micro_batches(gradients):
+    """Adds up one weight's gradients; sparse ones stay sparse, their rows one after the other."""
     if len(gradients) == 1 or gradients[0] is None:
         return gradients[0]
     if not isinstance(gradients[0], tf.IndexedSlices):

@@ -1,91 +1,51 @@
-"""The one training loop: seed, precision, schedule, steps with explicit state, checkpoints, exact resume.
+"""The one training loop: steps with explicit state, validation, checkpoints, exact resume.
 
     prepare → build → restore → epochs of steps → validation → weights, history, checkpoint → …
 
-A run that is killed at any moment and started again by the same command ends with the weights of a run that was
-left alone, bit for bit on the CPU: everything that the next step depends on is in one checkpoint.
+A run that is killed at any moment and started again by the same command ends with the weights of a run that was not
+interrupted, bit for bit on the CPU: everything that the next step depends on is in one checkpoint.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
-import itertools
+import functools
 import math
 import os
 import shutil
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
 
 import keras
 import tensorflow as tf
 from tqdm import tqdm
 
 from pipeline import run as runs
-from pipeline.atomic_files import reason, whole
-from pipeline.config import TrainingConfig
+from pipeline.atomic_files import atomic_write, describe_error
 from pipeline.data import corpus as corpora
-from pipeline.data import tokenizer as tokenizers
-from pipeline.data.batching import to_dataset, training_batches
-from pipeline.data.pairs import Pair
-from pipeline.data.token_cache import PairFile, TokenFile, open_corpus, prepare
-from pipeline.data.tokenizer import Tokenizer
-from pipeline.evaluation import likelihood
-from pipeline.models.families import family
+from pipeline.data.batching import held_out_batches, to_dataset, training_batches
+from pipeline.data.examples import Example
+from pipeline.data.token_cache import TokenSplit, prepare
+from pipeline.evaluation.likelihood import figures, held_out_sums, score_function
+from pipeline.layers.fast_paths import fast_paths
 from pipeline.run import Run, write_json
 from pipeline.run_config import RunConfig
-from pipeline.settings import RequestError, difference, shortened, to_json
-from pipeline.training import tensorboard
+from pipeline.training import messages, tensorboard
 from pipeline.training.checkpoints import Checkpoints, TrainingError
 from pipeline.training.devices import Devices, open_devices
 from pipeline.training.memory_estimate import refuse_beyond_memory
-from pipeline.training.train_step import build_optimizer, learning_rate, make_step
+from pipeline.training.messages import say
+from pipeline.training.optimizers import build_optimizer
+from pipeline.training.progress import Clock, Progress
+from pipeline.training.run_folder import locked, open_or_create
+from pipeline.training.schedules import learning_rate
+from pipeline.training.signals import Interrupted, handled_by, stop_at_once
+from pipeline.training.train_step import make_step
 
 STEPS_PER_LOG = 20
-FEW_STEPS = 1000
-# Between one start of a run and the next.
-MAY_CHANGE = (
-    "name:",  # the folder was renamed
-    "training.epochs",
-    "training.checkpoint_seconds",
-    "training.devices",
-    "training.tensor_float_32",
-)
-
-
-class Interrupted(KeyboardInterrupt):
-    """A signal has stopped training; no handler of errors may take it for one.
-
-    Args:
-        signal_number: of SIGINT or SIGTERM.
-        step: behind which a checkpoint was written; None: outside of the loop, where nothing had to be.
-    """
-
-    def __init__(self, signal_number: int, step: int | None = None):
-        where = "" if step is None else f" at step {step:,}"
-        super().__init__(f"Stopped{where}. The same command goes on from there.")
-        self.exit_status = 128 + signal_number
-
-
-@dataclass
-class Progress:
-    """Where a run stands: all that the next step depends on and that is not a tensor."""
-
-    epoch: int = 0  # the epoch under way, counted from 0
-    index: int = 0  # batches of it that are done
-    step: int = 0  # steps of the whole run
-    nats: float = 0.0  # of this epoch so far
-    tokens: float = 0.0
-    seconds: float = 0.0
-    best: float | None = None  # the lowest validation loss, nats a token
-    stale: int = 0  # epochs since
-    history: list[dict[str, float]] = field(default_factory=list)
 
 
 def train(
@@ -94,7 +54,7 @@ def train(
     cache: str | os.PathLike = "data/cache",
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Run:
-    """Trains a run, or goes on with it: the same call resumes where the last one stopped.
+    """Trains a run, or resumes it: the same call continues where the last one stopped.
 
     Args:
         config: the whole experiment, for example `presets.kjv_words()`.
@@ -111,116 +71,107 @@ def train(
         TrainingError: the loss is no longer a number, or something could not be read or written.
         Interrupted: SIGINT or SIGTERM came; a checkpoint was written.
     """
-    with _signals(_stop_at_once):
-        return _train(config, directory, cache, callbacks)
+    with handled_by(stop_at_once), fast_paths(config.training.fast_paths):
+        return _train(config, Path(directory), cache, callbacks)
 
 
-def _train(config: RunConfig, directory, cache, callbacks) -> Run:
+def _train(config: RunConfig, directory: Path, cache, callbacks) -> Run:
     # 1. The text and the tokenizer.  2. The run's folder, new or checked.  3. The model.  4. The loop.
     devices = open_devices(config.training.devices)
     devices.check(config.dataset.batch_size)
     folder = runs.folder_of(config.name, directory)
-    corpus = open_corpus(config)  # first: a text that cannot be read leaves no folder behind
-    with _only_one(folder) if devices.is_chief else contextlib.nullcontext():
+    # Before the folder: a text that cannot be read leaves none.
+    corpus = corpora.load(config.corpus, has_source=config.reads_pairs)
+    with locked(folder) if devices.is_chief else contextlib.nullcontext():
         with devices.chief_first():
-            run = _open_or_create(folder, config, corpus, devices.is_chief)
+            run = open_or_create(folder, config, corpus, devices.is_chief)
             splits = prepare(corpus, config.corpus, run.tokenizer, run.digest, cache, run.source_tokenizer)
-        refuse_beyond_memory(config, run.output_size, run.source_size, devices.machines)
-        _say(_describe(splits, run, corpus))
-        if left_out := getattr(corpus.training, "left_out", 0):
-            _say(f"{left_out:,} training pairs are left out: their source is in the validation or the test text.")
-        shown = tensorboard.shown_pairs(corpus.validation) if config.reads_pairs else ()
+        refuse_beyond_memory(config, run.sizes, devices.machines)
+        say(messages.describe(splits, run, corpus))
+        if corpus.training.left_out:
+            say(
+                f"{corpus.training.left_out:,} training pairs are left out: their source is in the validation or the "
+                "test text."
+            )
+        shown = tensorboard.shown_examples(corpus.validation) if run.family.has_source else ()
         trainer = Trainer(run, splits["training"], splits["validation"], callbacks, shown, devices)
         trainer.restore()
-        _say(trainer.outlook() + devices.advice(config.training.precision))
+        say(messages.outlook(config, trainer.batches.steps) + devices.advice(config.training.precision))
         trainer.run_epochs()
-    return Run(run.folder, run.config, run.facts)
+    return Run(run.folder, run.config, run.metadata)
 
 
 class Trainer:
-    """The loop and what it carries along: model, optimizer, recurrent state, progress."""
+    """The loop and what it carries along: model, optimizers, recurrent state, progress."""
 
     def __init__(
         self,
         run: Run,
-        training: TokenFile | PairFile,
-        validation: TokenFile | PairFile,
+        training: TokenSplit,
+        validation: TokenSplit,
         callbacks: Sequence[keras.callbacks.Callback] = (),
-        shown_pairs: Sequence[Pair] = (),
+        shown: Sequence[Example] = (),
         devices: Devices | None = None,
     ):
-        self.run, self.config, self.validation, self.shown_pairs = run, run.config, validation, shown_pairs
+        self.run, self.config, self.family = run, run.config, run.family
+        self.validation, self.shown = validation, shown
         self.devices = devices or open_devices("one")
-        self.family = family(run.config.model)
         settings = run.config.training
-        # The tokenizer is built before, and survives this (see tokenizer.py).
+        # The tokenizer was built earlier and survives this (see data.tokenizer).
         keras.utils.set_random_seed(settings.seed)
         tf.config.experimental.enable_tensor_float_32_execution(settings.tensor_float_32)
         with self.devices.scope():
             self.model = run.new_model(settings.precision)
-            self.optimizer = build_optimizer(settings)
-            self.optimizer.build(self.model.trainable_variables)
-        if run.config.dataset.targets == "last":  # some rows begin behind padding, which cuDNN cannot leave out
+            new_optimizer = functools.partial(build_optimizer, settings)
+            self.updates = self.family.updates(self.model, settings, new_optimizer)
+        if run.config.dataset.targets == "last":  # some rows start with padding, which cuDNN cannot leave out
             runs.leave_cudnn_out(self.model)
         self.batches = training_batches(training, run.config.dataset, settings.seed)
         if self.batches.too_long:
-            _say(_left_out(self.batches.too_long, run.config))
-        self.state = self.zeros = self.devices.share_out(
-            self.family.initial_state(self.model, run.config.dataset.batch_size)
-        )
+            say(messages.left_out(self.batches.too_long, run.config))
+        zeros = self.family.initial_state(self.model, run.config.dataset.batch_size)
+        self.state = self.zeros = self.devices.share_out(zeros)
         self.model.stop_training = False  # callbacks may set it, as under `fit`
         self.progress = Progress()
-        self.step_function = make_step(self.model, self.family, self.optimizer, settings, self.devices)
-        self.score_function = likelihood.score_function(self.model, run.config.model)
+        self.steps = {phase: make_step(updates, settings, self.devices) for phase, updates in self.updates.items()}
+        self.score = score_function(functools.partial(self.family.loss, self.model))
         self.callbacks = keras.callbacks.CallbackList(
             list(callbacks), model=self.model, verbose=0, epochs=settings.epochs, steps=self.batches.steps
         )
         self.checkpoints = Checkpoints(run.folder / "checkpoints")
 
-    def outlook(self) -> str:
-        """How long the training will be, and what to do when that is too short to learn much."""
-        epochs, steps = self.config.training.epochs, self.batches.steps
-        text = f"Steps: {epochs * steps:,} in all, {steps:,} an epoch."
-        if self.config.dataset.targets == "last":
-            length = self.config.dataset.sequence_length
-            text += f" A target costs {length} steps of the network; a target at every step would cost one."
-        if epochs * steps < FEW_STEPS:
-            text += (
-                f" That is little: the model will hardly have learnt anything. With more text, with training.epochs="
-                f"{-(-FEW_STEPS // steps)} or a smaller dataset.batch_size, it learns more."
-            )
-        return text
-
     # === Checkpoint ===
 
     def variables(self) -> list[tf.Variable]:
-        """Everything that a step changes: weights, dropout seeds, optimizer, loss scale, recurrent state."""
+        """Everything that a step changes: weights, dropout seeds, optimizers, loss scale, recurrent state."""
         state = tf.nest.flatten(self.devices.gather(self.state))
         self.state_variables = [tf.Variable(value, trainable=False) for value in state]
-        return [v.value for v in (*self.model.variables, *self.optimizer.variables)] + self.state_variables
+        updates = [update for phase in self.updates.values() for update in phase]
+        optimizers = {id(update.optimizer): update.optimizer for update in updates}.values()
+        kept = [*self.model.variables, *(v for optimizer in optimizers for v in optimizer.variables)]
+        return [variable.value for variable in kept] + self.state_variables
 
     def restore(self) -> None:
-        """Goes back to the latest whole checkpoint, if there is one."""
+        """Goes back to the latest complete checkpoint, if there is one."""
         content = self.checkpoints.read(self.variables())
         if content is None and len(self.run.history) > 1:
             raise TrainingError(
                 f"{self.run.folder} has learnt for {len(self.run.history)} epochs, but its checkpoints are gone: it "
-                "cannot go on. Put them back, or begin anew under another --name."
+                "cannot resume. Put them back, or start again under another --name."
             )
         if content is not None:
-            self.progress = Progress(**content)
+            self.progress = Progress.from_checkpoint(content)
             state = [tf.identity(variable) for variable in self.state_variables]
             self.state = self.devices.share_out(tf.nest.pack_sequence_as(self.zeros, state))
-            finished = self.progress.epoch >= self.config.training.epochs or self._exhausted()
-            where = "all epochs are done" if finished else f"epoch {self.progress.epoch + 1}"
-            _say(f"Resumed at step {self.progress.step:,} ({where}).")
-        self.devices.part_ways(self.model)
+            where = "all epochs are done" if self._is_finished() else f"epoch {self.progress.epoch + 1}"
+            say(f"Resumed at step {self.progress.step:,} ({where}).")
+        self.devices.diverge(self.model)
 
     def save(self) -> None:
-        """Writes what TensorBoard shows, then a checkpoint: what is shown beyond one is taken back by a resume."""
+        """Writes what TensorBoard shows, then a checkpoint: what is shown after one is removed by a resume."""
         variables = self.variables()  # all machines take part
         if self.devices.is_chief:
-            self.monitor.flush()
+            self.log.flush()
             self.checkpoints.write(self.progress.step, variables, dataclasses.asdict(self.progress))
         self.checkpoints.written = time.monotonic()
 
@@ -233,40 +184,40 @@ class Trainer:
             tensorboard.forget(logs, self.progress.step)
         self.signal: list[int] = []
         try:
-            with tensorboard.Monitor(logs, self.shown_pairs) as self.monitor, _signals(self._take_signal):
+            with tensorboard.Log(logs, self.shown) as self.log, handled_by(self._take_signal):
                 self.callbacks.on_train_begin()
-                while self.progress.epoch < self.config.training.epochs and not self._exhausted():
+                while not self._is_finished():
                     self.callbacks.on_epoch_begin(self.progress.epoch)
                     self._run_steps()
                     self._end_epoch()
-                    self._heed_signal()
+                    if self.devices.any(bool(self.signal)) and not self._is_finished():
+                        raise self._interrupted()
                 self.callbacks.on_train_end()
-        except BrokenPipeError:  # nobody listens any more
+        except BrokenPipeError:  # the reader of our output is gone
             raise
         except (OSError, tf.errors.OpError) as error:  # a full disk, above all
-            said = reason(error)
-            smaller = "A smaller dataset.batch_size or model needs a run of another name." if "OOM" in said else ""
+            cause = describe_error(error)
+            smaller = " A smaller dataset.batch_size or model needs a run of another name." if "OOM" in cause else ""
             raise TrainingError(
-                f"Stopped behind step {self.progress.step:,}: {said}. What was written before is whole: when that is "
-                f"mended, the same command goes on from the last checkpoint. {smaller}".strip()
+                f"Stopped after step {self.progress.step:,}: {cause}. What was written before is complete: when the "
+                f"cause is removed, the same command resumes from the last checkpoint.{smaller}"
             ) from error
 
     def _take_signal(self, number: int, frame) -> None:
-        """Remembers a signal, so that the step under way can be finished and written down."""
-        if self.signal:  # whoever asks twice does not want to wait
+        """Remembers a signal, so that the current step can be finished and written down."""
+        if self.signal:  # a second one asks not to wait
             raise Interrupted(number)
         self.signal.append(number)
 
-    def _heed_signal(self) -> None:
-        """Stops behind an epoch, with its checkpoint written, unless that was the last."""
-        asked = self.devices.any(bool(self.signal))
-        if asked and self.progress.epoch < self.config.training.epochs and not self._exhausted():
-            raise Interrupted(next(iter(self.signal), signal.SIGTERM), self.progress.step)
+    def _interrupted(self) -> Interrupted:
+        return Interrupted(next(iter(self.signal), signal.SIGTERM), self.progress.step)
 
-    def _exhausted(self) -> bool:
-        patience = self.config.training.patience
+    def _is_finished(self) -> bool:
+        """Whether all epochs are done, patience is exhausted, or a callback has stopped the training."""
+        settings = self.config.training
         stopped = self.devices.any(bool(self.model.stop_training))
-        return bool(patience and self.progress.stale >= patience) or stopped
+        exhausted = settings.patience and self.progress.epochs_without_improvement >= settings.patience
+        return bool(self.progress.epoch >= settings.epochs or exhausted or stopped)
 
     def _run_steps(self) -> None:
         """The steps of one epoch from where it stands: batch → step → now and then a log, a checkpoint."""
@@ -274,272 +225,127 @@ class Trainer:
         if progress.index == 0:
             self.state = self.zeros
         clock, pending = Clock(), []
-        with _bar(progress, settings, self.batches.steps) as bar:
+        with messages.progress_bar(progress, settings, self.batches.steps) as bar:
             for batch in clock.waiting(to_dataset(self.batches, progress.epoch, progress.index)):
-                rate = learning_rate(settings, progress.step, self.batches.steps)
-                pending.append(self._step(batch, rate))
+                pending.append(self._step(batch))
                 last = progress.index == self.batches.steps
                 logging = progress.index % STEPS_PER_LOG == 0 or last
                 saving = leaving = False
-                # Behind the last step the epoch's end writes everything. Machines ask each other now and then only.
+                # After the last step the epoch's end writes everything. Machines ask each other now and then only.
                 if not last and (logging or self.devices.machines == 1):
                     due = time.monotonic() - self.checkpoints.written >= settings.checkpoint_seconds
                     leaving = self.devices.any(bool(self.signal))
                     saving = self.devices.any(due) or leaving
                 if logging or saving:
-                    self._log(pending, rate, clock, bar)
+                    self._log(pending, clock, bar)
                     pending = []
                 if saving:
                     self.save()
                 if leaving:
-                    raise Interrupted(next(iter(self.signal), signal.SIGTERM), progress.step)
+                    raise self._interrupted()
 
-    def _step(self, batch, rate: float) -> dict[str, tf.Tensor]:
+    def _step(self, batch) -> dict[str, tf.Tensor]:
         """One step: weights, recurrent state and position move on."""
-        progress = self.progress
+        progress, steps = self.progress, self.batches.steps
         self.callbacks.on_train_batch_begin(progress.index)
-        metrics, state = self.step_function(batch, self.state, tf.constant(rate, tf.float32))
+        rate = learning_rate(self.config.training, progress.step, steps)
+        controls = self.family.controls(progress.step, steps)
+        step = self.steps[self.family.phase(progress.epoch)]
+        sums, state = step(
+            batch,
+            self.state,
+            tf.constant(rate, tf.float32),
+            {name: tf.constant(value, tf.float32) for name, value in controls.items()},
+        )
         self.state = state if self.batches.carries_state else self.zeros
-        loss = metrics["nats"] / tf.maximum(metrics["tokens"], 1.0)
-        self.callbacks.on_train_batch_end(progress.index, metrics | {"loss": loss})
+        loss = sums["objective"] / tf.maximum(sums["tokens"], 1.0)
+        self.callbacks.on_train_batch_end(progress.index, sums | {"loss": loss})
         progress.index, progress.step = progress.index + 1, progress.step + 1
-        return metrics
+        return sums
 
-    def _log(self, pending: list[dict[str, tf.Tensor]], rate: float, clock: Clock, bar: tqdm) -> None:
-        """Fetches the figures of the steps since the last log, adds them up and shows them."""
-        rows = [{name: float(value) for name, value in metrics.items()} for metrics in pending]
-        nats, tokens = sum(row["nats"] for row in rows), sum(row["tokens"] for row in rows)
-        self._require_finite(nats, rate)
+    def _log(self, pending: list[dict[str, tf.Tensor]], clock: Clock, bar: tqdm) -> None:
+        """Fetches the sums of the steps since the last log, adds them up and shows them."""
+        rows = [{name: float(value) for name, value in sums.items()} for sums in pending]
+        norms = [row.pop("gradient_norm") for row in rows]
+        totals = {name: sum(row[name] for row in rows) for name in rows[0]}
+        self._require_finite(totals["objective"])
         if self.config.training.precision != "mixed_float16":  # there such a step is skipped
-            self._require_finite(sum(row["gradient_norm"] for row in rows), rate)
+            self._require_finite(sum(norms))
         seconds, waiting = clock.lap()
-        for row in rows:  # one by one: the sum must not depend on when a checkpoint was due
-            self.progress.nats += row["nats"]
-            self.progress.tokens += row["tokens"]
+        self.progress.add(rows)
         self.progress.seconds += seconds
-        loss = nats / max(tokens, 1.0)
-        is_likelihood = self.config.model.LIKELIHOOD and not self.config.training.label_smoothing
-        perplexity = {"perplexity": math.exp(min(loss, 700.0))} if is_likelihood else {}
-        self.monitor.scalars(
+        speed = totals["tokens"] / seconds
+        shown = self.family.training_figures(totals)
+        self.log.scalars(
             self.progress.step,
             {
-                "train/loss": loss,
-                **{f"train/{name}": value for name, value in perplexity.items()},
-                "train/learning_rate": rate,
-                "train/gradient_norm": rows[-1]["gradient_norm"],
-                "train/tokens_per_second": tokens / seconds,
+                **{f"train/{name}": value for name, value in shown.items()},
+                "train/learning_rate": self._rate(),
+                **{f"train/{name}": value for name, value in self._controls().items()},
+                "train/gradient_norm": norms[-1],
+                "train/tokens_per_second": speed,
                 "train/waiting_for_data": waiting / seconds,
             },
         )
-        shown = [f"loss {loss:.3f}", *(f"{name} {value:.4g}" for name, value in perplexity.items())]
-        bar.set_postfix_str(", ".join([*shown, f"{tokens / seconds:,.0f} tokens/s"]), False)
+        words = [f"{name} {value:.4g}" for name, value in shown.items()]
+        bar.set_postfix_str(", ".join([*words, f"{speed:,.0f} tokens/s"]), False)
         bar.update(self.progress.index - bar.n)
 
-    def _require_finite(self, loss: float, rate: float) -> None:
+    def _rate(self) -> float:
+        """The learning rate of the last step."""
+        return learning_rate(self.config.training, self.progress.step - 1, self.batches.steps)
+
+    def _controls(self) -> dict[str, float]:
+        """The family's controls of the last step."""
+        return self.family.controls(self.progress.step - 1, self.batches.steps)
+
+    def _require_finite(self, loss: float) -> None:
         if not math.isfinite(loss):
             raise TrainingError(
                 f"The loss or its gradient became {loss} near step {self.progress.step:,}. The best weights are kept. "
-                f"Try a lower training.learning_rate (now {rate:g}) or training.clip_norm=1, with another --name."
+                f"Try a lower training.learning_rate (now {self._rate():g}) or training.clip_norm=1, with another "
+                "--name."
             )
 
     def _end_epoch(self) -> None:
         """Validation, weights, history, samples, checkpoint: in this order, each repeated alike if it is cut short."""
         progress = self.progress
+        tokens = progress.sums["tokens"]
         row = {
             "epoch": progress.epoch + 1,
             "step": progress.step,
-            "loss": progress.nats / max(progress.tokens, 1.0),
-            "learning_rate": learning_rate(self.config.training, progress.step - 1, self.batches.steps),
+            **self.family.training_figures(progress.sums),
+            "learning_rate": self._rate(),
             "seconds": progress.seconds,
-            "tokens_per_second": progress.tokens / max(progress.seconds, 1e-9),
+            "tokens_per_second": tokens / max(progress.seconds, 1e-9),
         }
         row |= {f"validation_{name}": value for name, value in self._validate().items()}
-        criterion = row.get("validation_nats_per_token", row["loss"])
-        self._require_finite(criterion, row["learning_rate"])  # the epoch's last step may be the one too many
-        better = progress.best is None or criterion < progress.best
-        progress.best, progress.stale = (criterion, 0) if better else (progress.best, progress.stale + 1)
-        progress.history.append(row)
+        criterion = row.get(self.family.criterion, row["loss"])
+        self._require_finite(criterion)  # the epoch's last step may have been the one too many
+        is_best = progress.finish_epoch(row, criterion)
         if self.devices.is_chief:
-            self._write_epoch(better)
-        self.monitor.epoch(self.run, self.model, row)
+            self._write_epoch(is_best)
+        self.log.epoch(self.run, self.model, row)
         self.callbacks.on_epoch_end(progress.epoch, row | {"val_loss": criterion})  # Keras' name for it
-        progress.epoch, progress.index = progress.epoch + 1, 0
-        progress.nats = progress.tokens = progress.seconds = 0.0
+        progress.next_epoch()
         self.save()
-        _say(_summary(row, better, self.config.training))
+        say(messages.summary(row, is_best, self.config.training))
 
-    def _write_epoch(self, better: bool) -> None:
+    def _write_epoch(self, is_best: bool) -> None:
         folder = self.run.folder
-        with whole(folder / "latest.weights.h5") as aside:
-            self.model.save_weights(aside)
-        if better:
-            with whole(folder / "best.weights.h5") as aside:
-                shutil.copyfile(folder / "latest.weights.h5", aside)
+        with atomic_write(folder / "latest.weights.h5") as temporary:
+            self.model.save_weights(temporary)
+        if is_best:
+            with atomic_write(folder / "best.weights.h5") as temporary:
+                shutil.copyfile(folder / "latest.weights.h5", temporary)
         write_json(folder / "history.json", self.progress.history)
 
     def _validate(self) -> dict[str, float]:
+        """The figures of the validation text; none if there is none."""
         if self.validation.tokens == 0:
             return {}
         dataset = self.config.dataset
-        batches = likelihood.held_out_batches(self.validation, dataset, strands=dataset.batch_size)
-        nats = likelihood.negative_log_likelihood(self.model, self.config.model, batches, self.score_function)
-        return likelihood.figures(nats, self.validation)
-
-
-class Clock:
-    """Splits time into computing and waiting for data."""
-
-    def __init__(self):
-        self.start, self.waited = time.perf_counter(), 0.0
-
-    def waiting(self, dataset: tf.data.Dataset) -> Iterator:
-        """Passes a data set on and measures how long each batch was waited for."""
-        iterator = iter(dataset)
-        while True:
-            before = time.perf_counter()
-            batch = next(iterator, None)
-            self.waited += time.perf_counter() - before
-            if batch is None:
-                return
-            yield batch
-
-    def lap(self) -> tuple[float, float]:
-        """Returns (seconds, seconds spent waiting) since the last lap."""
-        now = time.perf_counter()
-        seconds, waited = now - self.start, self.waited
-        self.start, self.waited = now, 0.0
-        return seconds, waited
-
-
-def _open_or_create(folder: Path, config: RunConfig, corpus: corpora.Corpus, is_chief: bool) -> Run:
-    """Returns the folder's run if it has the same settings and text, a new one if none has learnt anything yet."""
-    is_blank = not (folder / "best.weights.h5").exists() and not Checkpoints(folder / "checkpoints").all()
-    if is_blank and is_chief:
-        # A run that was refused for its settings after its folder was made may begin anew with better ones.
-        return runs.create(folder, config, *_build_tokenizers(config, corpus))
-    run = runs.load(folder)
-    changed = [line for line in difference(run.config, config) if not line.startswith(MAY_CHANGE)]
-    if config.training.epochs < run.config.training.epochs:
-        changed.append(
-            f"training.epochs: {run.config.training.epochs} → {config.training.epochs} (only more are possible)"
-        )
-    if run.facts["corpus"] != corpus.checksum:
-        changed.append("the text itself is another (its checksum differs)")
-    if changed:
-        raise RequestError(
-            f"{folder} holds a run with other settings: {'; '.join(changed)}. "
-            "Choose another name with --name, or delete the folder."
-        )
-    if is_chief:
-        write_json(folder / "config.json", {"config": to_json(config), "facts": run.facts})
-    return Run(folder, config, run.facts)
-
-
-def _build_tokenizers(config: RunConfig, corpus: corpora.Corpus) -> tuple[Tokenizer, str, Tokenizer | None]:
-    """Returns the tokenizer, the corpus' checksum, and of pairs the source's tokenizer: what a new run is made of."""
-    if not config.reads_pairs:
-        return tokenizers.build(config.tokenizer, (piece.text for piece in corpus.training)), corpus.checksum, None
-    sources, targets = ((piece.text for piece in corpus.training.side(name)) for name in ("source", "target"))
-    if config.tokenizer.shared:
-        both = tokenizers.build(config.tokenizer, itertools.chain(sources, targets))
-        return both, corpus.checksum, both
-    level = config.tokenizer.source_level or config.tokenizer.level
-    source_tokenizer = tokenizers.build(dataclasses.replace(config.tokenizer, level=level), sources)
-    return tokenizers.build(config.tokenizer, targets), corpus.checksum, source_tokenizer
-
-
-@contextlib.contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Holds the folder's lock; the system lets go of it however the process ends."""
-    with _open_lock(folder) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RequestError(
-                f"Another process is training {folder}. Wait for it, or choose another --name."
-            ) from None
-        yield
-
-
-def _open_lock(folder: Path) -> TextIO:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return open(folder / "lock", "w")
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise RequestError(
-            f"{folder} cannot be the run's folder: {error.strerror} ({error.filename}). Choose another --directory, or "
-            "see to its rights."
-        ) from None
-
-
-@contextlib.contextmanager
-def _signals(handler: Callable) -> Iterator[None]:
-    """Hands SIGINT and SIGTERM to a handler."""
-    before = {}
-    with contextlib.suppress(ValueError):  # not in the main thread, as in some notebooks: signals stay as they are
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
-
-
-def _stop_at_once(number: int, frame) -> None:
-    raise Interrupted(number)
-
-
-def _bar(progress: Progress, settings: TrainingConfig, steps: int) -> tqdm:
-    terminal = sys.stderr.isatty()
-    return tqdm(
-        total=steps,
-        initial=progress.index,
-        desc=f"epoch {progress.epoch + 1}/{settings.epochs}",
-        unit=" steps",
-        leave=False,
-        mininterval=0.5 if terminal else 10.0,
-        ncols=None if terminal else 110,
-        file=sys.stderr,
-    )
-
-
-def _left_out(too_long: int, config: RunConfig) -> str:
-    dataset = config.dataset
-    if config.reads_pairs:
-        what = f"pairs with a source of over {dataset.source_length} tokens or a target of over"
-        allowed = "dataset.source_length and dataset.sequence_length take"
-    else:
-        what, allowed = "documents of over", "dataset.sequence_length takes"
-    return f"{too_long:,} {what} {dataset.sequence_length} tokens are left out of training; larger {allowed} them in."
-
-
-def _describe(splits: dict[str, TokenFile | PairFile], run: Run, corpus: corpora.Corpus) -> str:
-    training, validation = splits["training"], splits["validation"]
-    if run.config.reads_pairs:
-        source, target = (shortened(side, 60) for side in next(iter(corpus.training)))
-        return (
-            f"{run.config.name}: {training.documents:,} pairs for training, {validation.documents:,} for validation, "
-            f"{splits['test'].documents:,} for the test; vocabularies {run.source_tokenizer.vocabulary_size:,} and "
-            f"{run.tokenizer.vocabulary_size:,}; unknown in the training text "
-            f"{training.source.unknown / max(1, training.source.tokens):.2%} of the sources' tokens and "
-            f"{training.unknown / max(1, training.tokens):.2%} of the targets'. First pair: {source!r} → {target!r}."
-        )
-    return (
-        f"{run.config.name}: {training.tokens:,} tokens for training, {validation.tokens:,} for validation, "
-        f"{splits['test'].tokens:,} for the test; vocabulary {run.tokenizer.vocabulary_size:,}; "
-        f"unknown {training.unknown / max(1, training.tokens):.2%} and "
-        f"{validation.unknown / max(1, validation.tokens):.2%}."
-    )
-
-
-def _summary(row: dict[str, float], better: bool, settings: TrainingConfig) -> str:
-    kind = "smoothed loss" if settings.label_smoothing else "loss"  # which is no likelihood, and larger
-    text = f"epoch {row['epoch']}/{settings.epochs}: {kind} {row['loss']:.4f}"
-    if "validation_perplexity" in row:
-        text += f", validation perplexity {row['validation_perplexity']:.2f}{' (best)' if better else ''}"
-    return f"{text}, {row['tokens_per_second']:,.0f} tokens/s, {row['seconds']:.0f} s"
-
-
-def _say(text: str) -> None:
-    tqdm.write(text, file=sys.stderr)
+        batches = held_out_batches(self.validation, dataset, streams=dataset.batch_size)
+        sums = held_out_sums(self.score, batches, self.family.initial_state(self.model, batches.batch_size))
+        nats = sums.pop("nats")
+        return figures(nats, self.validation) | self.family.figures(sums, self.validation.tokens)

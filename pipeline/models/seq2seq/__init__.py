@@ -1,0 +1,1 @@
+"""The encoder–decoder: config, alignment (where attention looked), network."""

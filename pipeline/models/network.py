@@ -1,0 +1,270 @@
+"""A model over all steps of a batch, with its recurrent states as values that go in and come out."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from pipeline.layers.adaptive_softmax import AdaptiveSoftmax
+from pipeline.layers.recurrent import read_tokens, run_layer
+from pipeline.layers.softmax import linear_cross_entropy, smoothing_term
+from pipeline.models.graph import Call, Graph, Values, read_graph
+
+Nested = Any  # a nested structure (tf.nest) of tensors whose first dimension is B
+
+
+class Head(NamedTuple):
+    """The output layer, when it is one whose loss can be computed without holding the logits twice.
+
+    Attributes:
+        call: of the layer: `Dense`, an embedding read in reverse, or `AdaptiveSoftmax`.
+        features: the place that it reads.
+        casts: linear activations after it, which change the type alone.
+    """
+
+    call: Call
+    features: int
+    casts: tuple[Call, ...]
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether the output layer's matrix is an embedding's (V, U)."""
+        return isinstance(self.call.operation, keras.layers.ReversibleEmbedding)
+
+    def weights(self) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """The matrix (U, V), or (V, U) if it is tied, and the bias (V,)."""
+        layer = self.call.operation
+        if self.is_tied:
+            return layer.embeddings.value, None
+        return layer.kernel.value, layer.bias.value if layer.use_bias else None
+
+    def logits(self, x) -> tf.Tensor:
+        """Features (…, U) → logits (…, V) float32, before a softmax that the layer may end in."""
+        layer = self.call.operation
+        if isinstance(layer, keras.layers.Dense) and layer.activation is not keras.activations.linear:
+            matrix, bias = self.weights()
+            x = tf.cast(x, tf.float32) @ matrix
+            return x if bias is None else x + bias
+        x = layer(x, reverse=True) if self.is_tied else layer(x)
+        for call in self.casts:
+            x = call.operation(x)
+        return tf.cast(x, tf.float32)
+
+
+class Chain(NamedTuple):
+    """An embedding and the recurrent layers right above it, which `layers.recurrent.read_tokens` runs together.
+
+    Attributes:
+        calls: numbers of the calls, the embedding's first.
+        embedding, stack, dropout: the layers; the dropout stands before each recurrent layer, or is None.
+        output: the place of the last layer's outputs.
+    """
+
+    calls: tuple[int, ...]
+    embedding: keras.layers.Embedding
+    stack: tuple[keras.layers.RNN, ...]
+    dropout: keras.layers.Dropout | None
+    output: int
+
+
+class Network:
+    """A functional model, run as its calls are wired.
+
+    Args:
+        model: token ids (B, T), or source ids (B, S) and target ids (B, T), → logits (B, T, V). Further inputs are
+            initial states of recurrent layers.
+        has_source: whether the first input is a source.
+        features: the tensor that the logits are computed from, at every step, and
+        to_logits: the function (…, U) → (…, V) that does so; both are for models whose output is something else, such
+            as a number, or that of the last step alone.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        has_source: bool = False,
+        features: keras.KerasTensor | None = None,
+        to_logits: Callable | None = None,
+    ):
+        self.graph = graph = read_graph(model, features)
+        self.has_source = has_source
+        self.source = graph.inputs[0] if has_source else None
+        self.tokens = graph.inputs[int(has_source)]
+        states = set(graph.inputs) - {self.source, self.tokens}
+        self.stepped = graph.reached_from((self.tokens,))  # places that depend on the tokens
+        self.head = None if to_logits else _find_head(graph)
+        self.to_logits = to_logits or (self.head.logits if self.head else None)
+        left_out = {id(call) for call in (self.head.call, *self.head.casts)} if self.head else set()
+        self.body = [call for call in graph.calls if id(call) not in left_out]
+        self.output = self.head.features if self.head else graph.output
+        self.carried = [  # numbers of the recurrent calls whose state goes on from batch to batch
+            i
+            for i, call in enumerate(self.body)
+            if call.is_recurrent and call.outputs[0] in self.stepped and initial_places(call) <= states
+        ]
+        self.chain = _find_chain(self)
+
+    # === All steps ===
+
+    def initial_state(self, batch_size) -> Nested:
+        """Returns zeros for each recurrent layer that carries a state: ((hidden (B, U), cell (B, U)), …) for LSTM."""
+        return tuple(tuple(self.body[i].operation.get_initial_state(batch_size)) for i in self.carried)
+
+    def forward(self, inputs, state: Nested = (), training: bool = False) -> tuple[tf.Tensor, Nested]:
+        """Inputs → logits (B, T, V) float32, and the state after the last step; see `contract.Family.forward`."""
+        values, state = self.run(inputs, state, training)
+        x = values[self.output]
+        return (self.to_logits(x) if self.to_logits else tf.cast(x, tf.float32)), state
+
+    def losses(self, inputs, targets, state: Nested, training: bool = False, label_smoothing: float = 0.0):
+        """Computes the loss of each target.
+
+        Args:
+            inputs, state, training: as of `forward`.
+            targets: (B, T) int32.
+            label_smoothing: as in `layers.softmax.linear_cross_entropy`.
+
+        Returns:
+            the smoothed loss (B, T), the negative log-likelihood (B, T), both float32 in nats, and the state after the
+            last step.
+        """
+        values, state = self.run(inputs, state, training)
+        x = values[self.output]
+        rows, row_targets = tf.reshape(x, [-1, x.shape[-1]]), tf.reshape(targets, [-1])  # (B · T, U), (B · T,)
+        nats, extra = self._row_losses(rows, row_targets, label_smoothing)
+        objective = nats + label_smoothing * extra if label_smoothing else nats
+        shape = tf.shape(targets)
+        return tf.reshape(objective, shape), tf.reshape(nats, shape), state
+
+    def _row_losses(self, rows, targets, label_smoothing: float):
+        """The nats of targets (N,) given features (N, U), and what label smoothing adds to them, per unit."""
+        layer = self.head.call.operation if self.head else None
+        if isinstance(layer, AdaptiveSoftmax):
+            return layer.nats(rows, targets), None
+        if self.head and not _ends_in_activation(layer):
+            matrix, bias = self.head.weights()
+            nats = linear_cross_entropy(rows, matrix, bias, targets, self.head.is_tied)
+            return nats, smoothing_term(rows, matrix, bias, targets, self.head.is_tied) if label_smoothing else None
+        logits = self.to_logits(rows) if self.to_logits else tf.cast(rows, tf.float32)  # (N, V)
+        nats = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+        return nats, tf.gather(logits, targets, batch_dims=1) - tf.reduce_mean(logits, axis=1)
+
+    def run(self, inputs, state: Nested, training: bool = False, fused: bool = True) -> tuple[Values, Nested]:
+        """Runs all calls but the output layer's.
+
+        Args:
+            inputs: token ids (B, T); or source ids (B, S) and token ids (B, T).
+            state: what `initial_state` or an earlier run returned.
+            training: whether dropout is on.
+            fused: whether the embedding and the layers above it may run together.
+
+        Returns:
+            every place's tensor (those inside a fused chain left out), and the state after the last step.
+        """
+        values: Values = dict(
+            zip((self.source, self.tokens) if self.has_source else (self.tokens,), tf.nest.flatten(inputs), strict=True)
+        )
+        states = dict(zip(self.carried, state, strict=True))
+        chain = self.chain if fused else None
+        for i, call in enumerate(self.body):
+            if chain and i in chain.calls:
+                if i == chain.calls[0]:
+                    self._run_chain(chain, values, states, training)
+            elif i in states:
+                mask, x = call.argument("mask"), values[call.args[0].number]
+                mask = None if mask is None else values[mask.number]
+                outputs, states[i] = run_layer(call.operation, x, states[i], mask, training)
+                call.keep([outputs, *states[i]], values)
+            else:
+                call.run(values, training)
+        return values, tuple(tuple(states[i]) for i in self.carried)
+
+    def _run_chain(self, chain: Chain, values: Values, states: dict[int, Sequence], training: bool) -> None:
+        numbers = [i for i in chain.calls if i in states]
+        outputs, last = read_tokens(
+            chain.stack, chain.embedding, values[self.tokens], [states[i] for i in numbers], chain.dropout, training
+        )
+        values[chain.output] = outputs
+        states.update(zip(numbers, map(tuple, last), strict=True))
+
+
+def initial_places(call: Call) -> set[int]:
+    """The places of a recurrent call's initial state; none where it starts from zeros."""
+    return {place.number for place in keras.tree.flatten(call.argument("initial_state") or [])}
+
+
+def _ends_in_activation(layer) -> bool:
+    return isinstance(layer, keras.layers.Dense) and layer.activation is not keras.activations.linear
+
+
+def _find_head(graph: Graph) -> Head | None:
+    """Finds the output layer, if the loss knows its kind."""
+    place, casts = graph.output, []
+    while (call := graph.writer(place)) and _is_cast(call.operation) and len(graph.readers(place)) == bool(casts):
+        casts.insert(0, call)
+        place = call.args[0].number
+    if call is None or len(graph.readers(place)) != bool(casts):
+        return None
+    layer = call.operation
+    known = (keras.activations.linear, keras.activations.softmax)
+    if isinstance(layer, keras.layers.Dense):
+        is_head = layer.activation in known
+    else:
+        is_head = isinstance(layer, AdaptiveSoftmax) or call.kwargs.get("reverse") is True
+    return Head(call, call.args[0].number, tuple(casts)) if is_head and call.args else None
+
+
+def _is_cast(operation) -> bool:
+    return isinstance(operation, keras.layers.Activation) and operation.activation is keras.activations.linear
+
+
+def _find_chain(network: Network) -> Chain | None:
+    """Finds an embedding of the tokens and the recurrent layers right above it, with one dropout or none."""
+    body, graph = network.body, network.graph
+    numbers = {id(call): i for i, call in enumerate(body)}
+    embedding = next((call for call in graph.readers(network.tokens) if _is_embedding(call.operation)), None)
+    if embedding is None:
+        return None
+    calls, stack, dropouts, place = [numbers[id(embedding)]], [], [], embedding.outputs[0]
+    while True:
+        readers, dropout = graph.readers(place), None
+        if len(readers) == 1 and isinstance(readers[0].operation, keras.layers.Dropout):
+            dropout, readers = readers[0], graph.readers(readers[0].outputs[0])
+        number = numbers.get(id(readers[0])) if len(readers) == 1 else None
+        layer = readers[0] if number in network.carried else None
+        used = dropout.operation if dropout else None
+        if layer is None or not _is_plain(layer, graph) or (dropouts and used is not dropouts[0]):
+            break
+        calls += [numbers[id(dropout)]] if dropout else []
+        calls.append(number)
+        stack.append(layer.operation)
+        dropouts.append(used)
+        place = layer.outputs[0]
+    return Chain(tuple(calls), embedding.operation, tuple(stack), dropouts[0], place) if stack else None
+
+
+def _is_embedding(operation) -> bool:
+    return isinstance(operation, keras.layers.Embedding) and not operation.mask_zero
+
+
+def _is_plain(call: Call, graph: Graph) -> bool:
+    """Whether a recurrent call reads nothing but its input, and nothing but its outputs at all steps is read."""
+    return (
+        call.operation.return_sequences
+        and len(call.inputs) == 1
+        and not any(graph.readers(place) for place in call.outputs[1:])
+    )
+
+
+_networks: weakref.WeakKeyDictionary[keras.Model, Network] = weakref.WeakKeyDictionary()
+
+
+def network_of(model: keras.Model, has_source: bool = False, **options) -> Network:
+    """Returns a model's network (see `Network`), which is read once and kept as long as the model."""
+    if model not in _networks:
+        _networks[model] = Network(model, has_source, **options)
+    return _networks[model]

@@ -1,0 +1,98 @@
+"""The verb `evaluate`: from a run and a held-out text to figures."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.data import corpus as corpora
+from pipeline.data.corpus import Corpus
+from pipeline.data.token_cache import prepare, write_split
+from pipeline.models.contract import HeldOut
+from pipeline.run import Run
+from pipeline.serving.generation import check_search, generate
+from pipeline.settings import RequestError
+
+
+def evaluate(
+    run: Run,
+    files: Sequence[str] = (),
+    cache: str | os.PathLike = "data/cache",
+    split: str = "test",
+    target_files: Sequence[str] = (),
+    **options,
+) -> dict[str, Any]:
+    """Measures a run on held-out text.
+
+    Args:
+        run: with its best weights.
+        files, target_files: text to measure on instead of the run's own, read with the run's corpus settings.
+        cache: where the tokenized text is kept.
+        split: which of the run's own texts, "test" or "validation".
+        options: those of the family's own `evaluate`: samples on running text; beam_width, length_penalty, examples and
+            resamples on pairs. An option that is off (0, "", ()) may always be given.
+
+    Returns:
+        run: its name. split: "test"; "validation" if the corpus sets no test text apart; or "files". Besides them what
+        the family's `evaluate` returns.
+
+    Raises:
+        RequestError: a file cannot be read, the corpus is not the one of training, nothing of it is set apart, or an
+            option does not suit the run.
+    """
+    options = _own_options(run, options)
+    if target_files and not run.family.has_source:
+        raise RequestError(
+            f"target_files (--target) are for runs on pairs, and {run.config.name} is none: leave it out."
+        )
+    if target_files and not files:
+        raise RequestError("target_files (--target) are the targets of files (--data): name those as well.")
+    check_search(options.get("beam_width", 0), options.get("length_penalty", 1.0))
+    with tempfile.TemporaryDirectory() as folder:
+        name, held_out = _open(
+            run, files, target_files, cache, split, folder, needs_training=bool(options.get("samples"))
+        )
+        if not held_out.tokens.tokens:
+            raise RequestError(f"{run.config.name} has neither test nor validation text: name files to score.")
+        measured = run.family.evaluate(run, held_out, functools.partial(generate, run), **options)
+    return {"run": run.config.name, "split": name, **measured}
+
+
+def _own_options(run: Run, options: dict[str, Any]) -> dict[str, Any]:
+    """Returns the options that the run's family takes; others are refused, unless they are off."""
+    allowed = set(inspect.signature(run.family.evaluate).parameters) - {"run", "held_out", "generate"}
+    for name, value in options.items():
+        if value and name not in allowed:
+            kind = "pairs" if not run.family.has_source else "running text"
+            raise RequestError(
+                f"{name}={value} is for runs on {kind}, and {run.config.name} is none. Leave it out; this run takes "
+                f"{', '.join(sorted(allowed))}."
+            )
+    return {name: value for name, value in options.items() if name in allowed}
+
+
+def _open(run: Run, files, target_files, cache, split: str, folder: str, needs_training: bool) -> tuple[str, HeldOut]:
+    """Returns which text it is, and the text: some files, or the run's own."""
+    own = _own_corpus(run) if needs_training or not files else None
+    splits = prepare(own, run.config.corpus, run.tokenizer, run.digest, cache, run.source_tokenizer) if own else {}
+    if files:
+        examples = corpora.read_split(run.config.corpus, files, target_files, has_source=run.family.has_source)
+        tokens = write_split(examples, run.tokenizer, run.source_tokenizer, folder)
+        return "files", HeldOut(examples, tokens, splits.get("training"))
+    name = "test" if split == "test" and splits["test"].tokens else "validation"
+    return name, HeldOut(getattr(own, name), splits[name], splits["training"])
+
+
+def _own_corpus(run: Run) -> Corpus:
+    """Opens the corpus that a run was trained on."""
+    corpus = corpora.load(run.config.corpus, has_source=run.config.reads_pairs)
+    if corpus.checksum != run.metadata["corpus"]:
+        raise RequestError(
+            f"The text of {run.config.name} ({corpus.name}) has changed since it was trained: its checksum differs. "
+            "Put the old text back, or name files to score."
+        )
+    return corpus
