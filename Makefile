@@ -1,13 +1,14 @@
 # make run    from a book to a served model, in some minutes
-# make test   format, lint and all tests
-# make notebooks   run all notebooks anew, with their full settings
+# make test   format, lint and the tests, in some minutes
+# make test-slow   kills, devices, full disks, whole notebooks
+# make notebooks   run all notebooks again, with their full settings
 # make nightly     what takes longer than a test may: 100 kills, 10,000 random cases of every property, texts of 2 GB
 # make audit       known vulnerabilities of the installed packages, asked of PyPI (AUDIT=osv: of osv.dev)
 PYTHON ?= python3
 BIN := .venv/bin
 AUDIT ?= pypi
 
-.PHONY: run test notebooks nightly audit format clean
+.PHONY: run test test-slow notebooks nightly audit format clean
 
 run: .venv/ready
 	$(BIN)/python -m pipeline demo kjv-words
@@ -15,7 +16,10 @@ run: .venv/ready
 test: .venv/ready-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-slow: .venv/ready-dev
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 notebooks: .venv/ready-dev
 	$(BIN)/python notebooks/run.py $(wildcard notebooks/0*.py)

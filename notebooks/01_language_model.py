@@ -51,7 +51,8 @@ from pipeline.data.token_cache import prepare  # noqa: E402
 from pipeline.evaluation import plots  # noqa: E402
 from pipeline.lessons import gates, memory_task  # noqa: E402
 from pipeline.lessons import plots as lesson_plots  # noqa: E402
-from pipeline.models import families  # noqa: E402
+from pipeline.models.contract import Sizes  # noqa: E402
+from pipeline.models.families import family  # noqa: E402
 
 # %matplotlib inline
 tf.get_logger().setLevel("WARNING")
@@ -93,7 +94,7 @@ except ImportError as error:
 text = corpus.load(config.corpus)
 print("for validation:", ", ".join(text.validation.names))
 print("for the test:  ", ", ".join(text.test.names))
-print(next(iter(text.training)).text[:200])
+print(next(iter(text.training)).target[:200])
 
 # %% [markdown]
 # ## From text to ids
@@ -114,16 +115,17 @@ print(old.word_index)
 # that is served brings its tokenizer along.
 
 # %%
-words = tokenizer.build(config.tokenizer, (piece.text for piece in text.training))
+words = tokenizer.build(config.tokenizer, (example.target for example in text.training))
 ids = words.tokenize(tf.constant(["And God said, Let there be light: and there was light."]))
 print(ids.to_list()[0])
 print([words.vocabulary[i] for i in ids.to_list()[0]])
 print(words.detokenize(ids).numpy()[0].decode())
 
 # %% [markdown]
-# **As the document writes it:** one row for each text, `y` never defined. A network that is to say the next word needs
-# windows and the word behind each. Here every fourth window sees a shorter context behind padding (id 0), which is
-# masked: the network must also know how a text goes on that has just begun. The start token (id 2) stands in front.
+# **As the document writes it:** one row for each text, `y` never defined. A network that predicts the next word needs
+# windows, and the word after each of them. Here every fourth window has a shorter context, with padding (id 0) before
+# it, which is masked: the network must also learn how a text continues right after its start. The start token (id 2)
+# comes first.
 
 # %%
 tokens = prepare(text, config.corpus, words, words.save(folder), cache)
@@ -151,17 +153,18 @@ for row in (0, 1):
 # h_t = o_t \odot \tanh(c_t)$$
 #
 # **GRU** (Cho et al. 2014). The document computes the reset gate $r_t$ and never uses it, and puts the update gate in
-# its place. Keras' $z_t$ keeps the old state (the document's is $1 - z_t$), and its reset gate stands behind the
-# product, as in cuDNN:
+# its place. Keras' $z_t$ keeps the old state (the document's is $1 - z_t$), and its reset gate is applied
+# after the product, as in cuDNN:
 #
 # $$z_t, r_t = \sigma(W_z x_t + U_z h_{t-1} + b_z),\; \sigma(W_r x_t + U_r h_{t-1} + b_r)$$
 # $$\tilde h_t = \tanh(W_h x_t + b_h + r_t \odot (U_h h_{t-1} + b'_h)) \qquad
 # h_t = z_t \odot h_{t-1} + (1 - z_t) \odot \tilde h_t$$
 #
-# The network itself is the document's, layer by layer ([`models/documents.py`](../pipeline/models/documents.py)):
+# The network itself is the document's, layer by layer ([`models/documents/`](../pipeline/models/documents/)):
 
 # %%
-networks = {cell: families.build(configs[cell].model, words.vocabulary_size) for cell in CELLS}
+sizes = Sizes(words.vocabulary_size)
+networks = {cell: family(configs[cell].model).build_model(sizes) for cell in CELLS}
 networks["lstm"].summary()
 
 # %% [markdown]
@@ -187,7 +190,7 @@ print(f"loss of one batch: {learnt[0]:.2f} → {learnt[-1]:.2f}")
 # ## Train
 #
 # The three networks, by the training loop of the project: the same as `python -m pipeline train document-000-lstm`.
-# Killed at any moment and started again, it goes on with the next step.
+# Killed at any moment and started again, it resumes with the next step.
 
 # %%
 runs = {cell: pipeline.train(configs[cell], folder + "/saved_models", cache) for cell in CELLS}
@@ -234,10 +237,10 @@ lesson_plots.gates(inside(runs["rnn"]), tokens_of_sentence, title="RNN")
 #
 # The network gives each word a probability. The temperature $\tau$ divides the logits before the softmax,
 # $p_i \propto \exp(l_i / \tau)$: below 1 the likely words become likelier, at 0 only the likeliest is left. For the
-# word behind "And the LORD said unto":
+# word after "And the LORD said unto":
 
 # %%
-network = families.family(config.model).decoder(runs["lstm"].model)
+network = family(config.model).decoder(runs["lstm"].model)
 prompt_ids = [words.start_id, *words.tokenize(tf.constant(["And the LORD said unto"]))[0].numpy()]
 memory_, state = network.start(tf.constant([prompt_ids[:-1]] * 2))
 logits = network.step(tf.constant([prompt_ids[-1]] * 2), memory_, state)[0][0].numpy()
@@ -253,7 +256,7 @@ for temperature in (0.0, 0.7, 1.0, 1.5):
     print(f"τ = {temperature}: {made[0].prompt}|{made[0].text}\n")
 
 # %% [markdown]
-# A tutorial's loop asks `predict` for each word anew. The project's loop is one TensorFlow graph with the states
+# A tutorial's loop calls `predict` again for each word. The project's loop is one TensorFlow graph with the states
 # carried along. Both with the same network, for the same seconds:
 
 
@@ -327,15 +330,16 @@ for name, run in (("the last step", runs["lstm"]), ("every step", every_run)):
 # then the first is asked for. How much of the gradient arrives at the first step, before any training?
 
 # %%
-sizes = {}
+gradients = {}
 for cell in CELLS:
     keras.utils.set_random_seed(1)
-    sizes[cell] = memory_task.gradient_by_step(memory_task.build(cell, LAGS[-1]), *memory_task.examples(LAGS[-1], 64))
+    opened = memory_task.build(cell, LAGS[-1])
+    gradients[cell] = memory_task.gradient_by_step(opened, *memory_task.examples(LAGS[-1], 64))
 for cell in ("lstm", "gru"):
     keras.utils.set_random_seed(1)
     closed = memory_task.build(cell, LAGS[-1], open_gates=False)
-    sizes[f"{cell}, Keras' own biases"] = memory_task.gradient_by_step(closed, *memory_task.examples(LAGS[-1], 64))
-lesson_plots.gradients(sizes)
+    gradients[f"{cell}, Keras' own biases"] = memory_task.gradient_by_step(closed, *memory_task.examples(LAGS[-1], 64))
+lesson_plots.gradients(gradients)
 
 # %% [markdown]
 # The plain RNN's gradient shrinks at every step, by its tanh and its matrix, although Keras starts that matrix as well

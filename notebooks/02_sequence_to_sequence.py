@@ -32,7 +32,7 @@
 # | `num_encoder_tokens`, `latent_dim`, `encoder_input_data`: names without values | `presets.dates()` | 1 |
 # | `Input(shape=(None, num_encoder_tokens))`: one-hot arrays | ids; one-hot vectors are made inside | 2 |
 # | `compile(…, loss="sparse_categorical_crossentropy")` | the same loss, its targets are ids | 3 |
-# | `fit(…, validation_split=0.2)` | `pipeline.train`; a source stands on one side only | 4 |
+# | `fit(…, validation_split=0.2)` | `pipeline.train`; each source is in one split only | 4 |
 # | encoder: `LSTM(latent_dim, return_state=True)` | the same, padding is masked | 5 |
 # | `metrics=["accuracy"]` | `pipeline.evaluate`; padding does not count | 6 |
 # | `Model([encoder_inputs, decoder_inputs], decoder_outputs)` | the same, and `start` and `step` to write with it | 8 |
@@ -41,8 +41,8 @@
 #
 # All slips of the documents, row by row and with sources, are in [`docs/DOCUMENTS.md`](../docs/DOCUMENTS.md).
 #
-# Shapes stand at the ends of lines: `B` rows in a batch, `S` steps of the source, `T` steps of the target, `V` kinds of
-# tokens, `E` size of an embedding, `U` units of a recurrent layer.
+# Shapes are given at the ends of lines: `B` rows in a batch, `S` steps of the source, `T` steps of the target, `V`
+# kinds of tokens, `E` size of an embedding, `U` units of a recurrent layer.
 
 # %%
 import os
@@ -63,11 +63,12 @@ from IPython.display import display  # noqa: E402
 
 import pipeline  # noqa: E402
 from pipeline import presets  # noqa: E402
-from pipeline.data import batching, pair_sources, pairs, token_cache, tokenizer  # noqa: E402
-from pipeline.decoding.signatures import text_model  # noqa: E402
+from pipeline.data import batching, corpus, made_pairs, token_cache, tokenizer  # noqa: E402
 from pipeline.evaluation import plots, references  # noqa: E402
-from pipeline.models import families  # noqa: E402
+from pipeline.models.contract import Sizes  # noqa: E402
 from pipeline.models.documents.config import Document001Config  # noqa: E402
+from pipeline.models.families import family  # noqa: E402
+from pipeline.models.seq2seq.alignment import align  # noqa: E402
 
 # %matplotlib inline
 tf.get_logger().setLevel("ERROR")  # several networks in one process: TensorFlow warns that it compiles often
@@ -109,7 +110,7 @@ FOLDER = Path(tempfile.mkdtemp())  # for all that is written
 CACHE = FOLDER / "cache"
 
 config = pipeline.override(presets.dates(), DATES)
-text = pairs.load(config.corpus)
+text = corpus.load(config.corpus, has_source=True)
 for pair in itertools.islice(text.training, 12):
     print(f"{pair.target}  ←  {pair.source}")
 
@@ -137,14 +138,15 @@ print(read.vocabulary_size, "kinds of tokens in the sources:", "".join(read.voca
 print(write.vocabulary_size, "in the targets:", write.vocabulary)
 
 # %% [markdown]
-# The pairs become rows of ids. An end token stands behind each, and padding (id 0) behind that, up to the longest.
+# The pairs become rows of ids. Each ends with an end token, and is padded (id 0) to the length of the longest.
 
 
 # %%
 def padded(split, write, read, folder):
     """All pairs of a split as one batch: (source ids (N, S), inputs (N, T)), targets (N, T), weights (N, T)."""
-    file = token_cache.write_pairs(split, write, read, folder)
-    return batching.Pairs(file, file.documents, source_length=1000, sequence_length=1000).batch(epoch=0, index=0)
+    tokens = token_cache.write_split(split, write, read, folder)
+    rows = batching.Sentences(tokens, tokens.documents, source_length=1000, sequence_length=1000)
+    return rows.batch(epoch=0, index=0)
 
 
 (source_ids, input_ids), target_ids, weights = padded(text.training, write, read, FOLDER)
@@ -193,7 +195,7 @@ print("targets ", *(f"{token:>7}" for token in show[target_ids[row]]))
 #
 # The listing of both documents, to the letter. The encoder's two last states, $h$ and $c$, are all that the decoder
 # gets to know of the source. (Document 002 says that the encoder's state *accumulates*. It is not a sum: it is computed
-# anew at each step, from the token and the state before.)
+# from scratch at each step, from the token and the state before.)
 
 # %%
 from tensorflow.keras.layers import LSTM, Dense, Input  # noqa: E402
@@ -220,7 +222,7 @@ print(f"{model.count_params():,} parameters, output {model.output_shape} (B, T, 
 # %% [markdown]
 # ### Failure 2: ids, where one-hot arrays are expected
 #
-# The targets of this network are ids, its inputs are not. Who gives it ids throughout is refused:
+# The targets of this network are ids, its inputs are not. With ids for both it fails:
 
 # %%
 try:
@@ -231,7 +233,7 @@ except ValueError as error:
 # %% [markdown]
 # ### Failure 3: one-hot arrays, where ids are expected
 #
-# Who gives it one-hot arrays throughout is refused as well: the loss is the *sparse* one.
+# With one-hot arrays for both it fails as well: the loss is the *sparse* one.
 
 # %%
 one_hot_targets = one_hot(decoder_target_data, num_decoder_tokens)
@@ -266,10 +268,10 @@ means = mirror.fit(lengths, np.zeros_like(lengths), validation_split=0.2, shuffl
 print(f"mean length of the sources: {means['loss'][0]:.1f} in training, {means['val_loss'][0]:.1f} in validation")
 
 # %% [markdown]
-# **Put right:** shuffle before, and see to it that no source falls on both sides. The project sets pairs apart by their
+# **Put right:** shuffle first, and make sure that no source is in both parts. The project sets pairs apart by their
 # source, before anything else. The arrays above were drawn in random order from the training pairs, so `fit` can run as
-# the document writes it. Its `batch_size` and `epochs` are names without values, too. (It is compiled anew: a call of
-# `fit` that failed leaves a half-built training step behind.)
+# the document writes it. Its `batch_size` and `epochs` are names without values, too. (The model is compiled again,
+# because a call of `fit` that failed leaves a half-built training step in it.)
 
 # %%
 batch_size, epochs = 64, FIT_EPOCHS
@@ -282,8 +284,8 @@ for name, values in fitted.history.items():
 # %% [markdown]
 # ### Failure 5: padding that is read
 #
-# Short sources are filled up with zeros to the length of the longest. The encoder knows nothing of this. It goes on
-# computing, and what the decoder gets is the state behind the padding. So the answer to a date depends on how long
+# Short sources are filled up with zeros to the length of the longest. The encoder knows nothing of this. It keeps on
+# computing, and what the decoder gets is the state after the padding. So the answer to a date depends on how long
 # *other* dates are:
 
 # %%
@@ -318,7 +320,7 @@ print(f"with the mask: largest difference of h {np.abs(h - alone[0]).max():.1e},
 
 # %%
 reverse = pipeline.override(presets.reverse(), REVERSE)
-words = pairs.load(reverse.corpus)
+words = corpus.load(reverse.corpus, has_source=True)
 letters = tokenizer.build(reverse.tokenizer, (pair.source for pair in words.training))
 word_inputs, word_targets, word_weights = padded(words.training, letters, letters, FOLDER)
 print("".join(letters.vocabulary[i] for i in word_targets[0]))
@@ -330,9 +332,8 @@ print(f"padding: {1 - word_weights.mean():.0%} of the targets {word_targets.shap
 
 # %%
 keras.utils.set_random_seed(1)
-writer = families.build(
-    Document001Config(latent_dim=64), len(letters.vocabulary), source_vocabulary_size=len(letters.vocabulary)
-)
+sizes = Sizes(letters.vocabulary_size, source_vocabulary_size=letters.vocabulary_size)
+writer = family(Document001Config(latent_dim=64)).build_model(sizes)
 writer.compile(
     optimizer="rmsprop",
     loss="sparse_categorical_crossentropy",
@@ -340,21 +341,20 @@ writer.compile(
     weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy_without_padding")],
 )
 writer.fit(word_inputs, word_targets, epochs=1, batch_size=64, verbose=0)
-facts = writer.evaluate(word_inputs, word_targets, sample_weight=word_weights, verbose=0, return_dict=True)
+measured = writer.evaluate(word_inputs, word_targets, sample_weight=word_weights, verbose=0, return_dict=True)
 for name in ("accuracy", "accuracy_without_padding"):
-    print(f"{name:25} {facts[name]:.2f}")
+    print(f"{name:25} {measured[name]:.2f}")
 
 # %% [markdown]
 # ### The same network in this project
 #
-# `models.build(Document001Config(…))` has the documents' layers, with the mask. Token ids go in, and a layer makes the
-# one-hot vectors, a batch at a time. With the weights that `fit` has just found, it computes what the network as
-# written does, as long as there is nothing to mask. Where there is, they part: the mask is what is put right.
+# The family of `Document001Config` has the documents' layers, with the mask. Token ids go in, and a layer makes the
+# one-hot vectors, one batch at a time. With the weights that `fit` has just found, it computes what the network as
+# written does, as long as there is nothing to mask. Where there is, they differ: the mask is what was corrected.
 
 # %%
-project = families.build(
-    Document001Config(latent_dim=latent_dim), num_decoder_tokens, source_vocabulary_size=num_encoder_tokens
-)
+sizes = Sizes(num_decoder_tokens, source_vocabulary_size=num_encoder_tokens)
+project = family(Document001Config(latent_dim=latent_dim)).build_model(sizes)
 project.set_weights(model.get_weights())
 lengths = np.count_nonzero(source_ids, axis=1)
 for name, row in (("the longest", np.argmax(lengths)), ("the shortest", np.argmin(lengths))):
@@ -367,7 +367,7 @@ for name, row in (("the longest", np.argmax(lengths)), ("the shortest", np.argmi
 # ## Train
 #
 # The project's training loop, on the same network, with the optimizer of document 002: as
-# `python -m pipeline train document-002`. Killed at any moment and started again, it goes on with the next step.
+# `python -m pipeline train document-002`. Killed at any moment and started again, it resumes with the next step.
 
 
 # %%
@@ -394,9 +394,9 @@ runs = {"as the documents": train("document", presets.document_002(), [*DATES, f
 # c_t = \sum_{j=1}^{S} \alpha_{tj} h_j \qquad \tilde s_t = \tanh(W [c_t ; s_t]) \qquad
 # p_t = \mathrm{softmax}(W_o \tilde s_t + b_o)$$
 #
-# So that we see what this does by itself, we train the network of the preset `dates` twice, once without. It has
-# embeddings in the place of one-hot vectors, an encoder that reads both ways, GRUs of half the size, and another
-# optimizer. These things come together, attention comes alone.
+# To see what this does by itself, we train the network of the preset `dates` twice, once without attention. It has
+# embeddings instead of one-hot vectors, an encoder that reads both ways, GRUs of half the size, and another optimizer.
+# These things change together; attention is changed alone.
 
 # %%
 runs["embeddings"] = train("embeddings", presets.dates(), [*DATES, "model.attention=none"])
@@ -422,7 +422,7 @@ plots.curves({name: run.history for name, run in runs.items()})
 
 
 # %%
-WRITERS = pair_sources.date_writers()
+WRITERS = made_pairs.date_writers()
 
 
 def in_language(name):
@@ -434,9 +434,9 @@ def in_language(name):
 chosen = {name: in_language(name) for name in ("de", "zh", "ja")}
 attending = runs["and attention"]
 keras.utils.set_random_seed(1)
-untrained = text_model(attending, attending.new_model())
+untrained = attending.new_model()
 german = chosen["de"]
-plots.attention(*untrained.alignment(german.source, german.target), title="before training")
+plots.attention(*align(attending, untrained, german.source, german.target), title="before training")
 
 # %% [markdown]
 # The same network, trained, on dates that it has not seen. It was never told which characters belong together. The
@@ -444,10 +444,10 @@ plots.attention(*untrained.alignment(german.source, german.target), title="befor
 # nothing of the source. Its row says little.)
 
 # %%
-trained = text_model(attending, attending.model)
 for generated in pipeline.generate(attending, [pair.source for pair in chosen.values()], temperature=0):
     print(f"{generated.prompt}  →  {generated.text}")
-    display(plots.attention(*trained.alignment(generated.prompt, generated.text), title="after training"))
+    looked = align(attending, attending.model, generated.prompt, generated.text)
+    display(plots.attention(*looked, title="after training"))
 
 # %% [markdown]
 # Words written backwards must give a diagonal from the lower left to the upper right, if the picture means what we
@@ -459,7 +459,7 @@ backwards = train("reverse", presets.reverse(), REVERSE)
 print(generated.prompt, "→", generated.text)
 keras.utils.set_random_seed(1)
 for title, network in (("before training", backwards.new_model()), ("after training", backwards.model)):
-    looked = text_model(backwards, network).alignment(generated.prompt, generated.text)
+    looked = align(backwards, network, generated.prompt, generated.text)
     display(plots.attention(*looked, title=title))
 
 # %% [markdown]
@@ -482,17 +482,17 @@ again = write.detokenize(tf.constant([made])).numpy()[0].decode()
 [greedy] = pipeline.generate(document, [source], temperature=0)
 print(f"{source} → {again}, the same as `pipeline.generate`: {greedy.text == again}")
 reads = sum(source_row.shape[1] + i for i in range(1, len(made)))
-print(f"{reads} steps of an LSTM for {len(made) - 1} tokens: source and beginning are read anew for each")
+print(f"{reads} steps of an LSTM for {len(made) - 1} tokens: source and beginning are read again for each")
 
 # %% [markdown]
 # The usual way out, in Keras' own example, is to build two more networks out of the same layers, one that encodes and
 # one that takes a step. **Put right:** that needs no second network, only two functions over the layers that are there.
-# `start` reads the source and gives the decoder's state, and `memory`, which is what attention looks at; `step` takes a
-# token and the state, and gives the next token's logits and the new state. Every family of this project has them, so
-# one loop serves all. By hand, with attention:
+# `start` reads the source and returns the decoder's state, and `memory`, which is what attention looks at; `step` takes
+# a token and the state, and returns the next token's logits and the new state. Every family of this project has them,
+# so one loop serves all. By hand, with attention:
 
 # %%
-network = families.family(attending.config.model).decoder(attending.model)
+network = attending.family.decoder(attending.model)
 rows = network.least_rows  # of fewer rows the last digits would differ
 memory, state = network.start(tf.repeat(source_row, rows, axis=0))
 made = [START]
@@ -583,8 +583,8 @@ for name, run in runs.items():
     print(f"{row['nats_per_token']:13.4f} {row['token_accuracy']:12.1%} {row['exact_match']:11.1%}")
 
 # %% [markdown]
-# Two columns of accuracy, and they tell different things. *Tokens right* is under teacher forcing: each one behind the
-# right tokens before it. *Dates right* is what a user gets: the network goes on from what it wrote itself, and one
+# Two columns of accuracy, and they tell different things. *Tokens right* is under teacher forcing: each one after the
+# right tokens before it. *Dates right* is what a user gets: the network continues from what it wrote itself, and one
 # wrong character spoils the date.
 #
 # A vector of fixed length is a bottleneck (failure 7), and the narrower the more has to go through it. Dates are all
@@ -609,25 +609,24 @@ for name, run in (("one vector", vector), ("attention", backwards)):
 
 # %%
 translator = train("translation", presets.hsk_translate(), TRANSLATION)
-facts = pipeline.evaluate(translator, cache=CACHE)
-print(f"perplexity {facts['perplexity']:.1f}, BLEU {facts['bleu']:.1f}, chrF {facts['chrf']:.1f}, ", end="")
-print(f"sentences that are the reference itself: {facts['exact_match']:.1%}")
+row = pipeline.evaluate(translator, cache=CACHE)
+print(f"perplexity {row['perplexity']:.1f}, BLEU {row['bleu']:.1f}, chrF {row['chrf']:.1f}, ", end="")
+print(f"sentences that are the reference itself: {row['exact_match']:.1%}")
 
 # %%
-sentences = list(pairs.load(translator.config.corpus).test)[:8]
+sentences = list(itertools.islice(corpus.load(translator.config.corpus, has_source=True).test, 8))
 outputs = pipeline.generate(translator, [pair.source for pair in sentences], beam_width=8)
 for pair, generated in zip(sentences, outputs, strict=True):
     print(f"{pair.source}\n    {generated.text}\n    {pair.target}  (reference)")
 
 # %% [markdown]
 # That is Chinese, mostly, and seldom a translation. The network has learnt how such sentences go, and little of what
-# the words mean. Where does it look? A word has little of its own to say to it yet; but the encoder's states behind the
-# last word and the end token have read the whole sentence, like the documents' one vector. How much of the weight lies
-# on the last two tokens, and how much would if all places were worth the same?
+# the words mean. Where does it look? A single word tells it little yet; but the encoder's states after the last word
+# and after the end token have read the whole sentence, like the documents' one vector. How much of the weight lies on
+# the last two tokens, and how much would if all places were worth the same?
 
 # %%
-chinese = text_model(translator, translator.model)
-looked = [chinese.alignment(generated.prompt, generated.text) for generated in outputs]
+looked = [align(translator, translator.model, generated.prompt, generated.text) for generated in outputs]
 print(f"{np.mean([each.weights[:, -2:].sum(axis=1).mean() for each in looked]):.0%}, ", end="")
 print(f"{np.mean([2 / len(each.source) for each in looked]):.0%} if all were the same")
 for each in looked[:2]:
@@ -669,7 +668,7 @@ for target, log_probability in zip(targets, scored["log_probability"].numpy(), s
 #    that it writes backwards then? Sutskever et al. 2014 reversed their sources (section 3.3). Why did that help them,
 #    and what is reversed already here?
 # 5. **Search or model?** Take the dates that beam search got wrong, and score the right answer
-#    (`text_model(run, run.model).score`). Is it less likely than what was found? Then no search would have helped.
+#    (`run.text_functions().score`). Is it less likely than what was found? Then no search would have helped.
 # 6. **Additive or dot?** Train `dates` with `model.attention=additive`. What does it cost, and do the pictures differ?
 # 7. **A picture is no proof.** Let the alignment follow a *wrong* target, for example another date. Where does the
 #    network look now?

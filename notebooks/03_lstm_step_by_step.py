@@ -27,10 +27,10 @@
 #
 # | the document's listing | here | failure |
 # |---|---|---|
-# | class `LSTMGenerator`: embedding, LSTM of several layers, linear layer | `models.build(config.model, V)` | |
+# | class `LSTMGenerator`: embedding, LSTM of several layers, linear layer | `document.build_model(Sizes(V))` | |
 # | `forward`: hidden and cell states in and out, linear layer on the last step | `model((token_ids, state))` | |
-# | cross-entropy of the outputs and the flattened targets | `documents.loss(…, training=True)` | 1 |
-# | backward pass and a step of Adam, states carried to the next batch | `optimization.make_step` | 2, 3 |
+# | cross-entropy of the outputs and the flattened targets | `document.loss(…, training=True)` | 1 |
+# | backward pass and a step of Adam, states carried to the next batch | `training.train_step.make_step` | 2, 3 |
 # | generation from `<sos>`, the likeliest token each time | `pipeline.generate(run, [""], temperature=0)` | 4, 5 |
 # | tokens joined into a text | `tokenizer.detokenize` | 6 |
 #
@@ -38,7 +38,7 @@
 # TensorFlow. All slips of the document, row by row and with sources, are in
 # [`docs/DOCUMENTS.md`](../docs/DOCUMENTS.md).
 #
-# Shapes stand at the ends of lines: `B` rows in a batch, `T` steps, `V` kinds of tokens, `E` size of an embedding,
+# Shapes are given at the ends of lines: `B` rows in a batch, `T` steps, `V` kinds of tokens, `E` size of an embedding,
 # `U` units of a recurrent layer.
 
 # %%
@@ -62,8 +62,10 @@ from pipeline.config import TokenizerConfig  # noqa: E402
 from pipeline.data import batching, corpus, token_cache, tokenizer  # noqa: E402
 from pipeline.evaluation import diversity  # noqa: E402
 from pipeline.lessons import gates, plots  # noqa: E402
-from pipeline.models import families  # noqa: E402
-from pipeline.models.documents import network as documents  # noqa: E402
+from pipeline.models.contract import Sizes  # noqa: E402
+from pipeline.models.documents.document_003 import Document003  # noqa: E402
+from pipeline.models.documents.generate_text import generate_text  # noqa: E402
+from pipeline.models.families import family  # noqa: E402
 
 tf.get_logger().setLevel("WARNING")
 
@@ -81,7 +83,7 @@ GRADIENT_BATCHES = 40
 #
 # ### The network
 #
-# Embedding, LSTM, linear layer. The states go in, and the states behind the last step come out. Only the last step's
+# Embedding, LSTM, linear layer. The states go in, and the states after the last step come out. Only the last step's
 # output reaches the linear layer, so there is one row of logits for each row of the batch.
 
 # %%
@@ -120,7 +122,7 @@ except ValueError as error:
     print("ValueError:", error)
 
 # %% [markdown]
-# **Put right**, in one of two ways. Either the last step's target alone is taken. Or the linear layer stands behind
+# **Put right**, in one of two ways. Either the last step's target alone is taken. Or the linear layer is applied to
 # every step, which gives T times as many targets for nearly the same work. The document's explanation means the second
 # ("at every time step"), its class does the first. This notebook goes with the class: in the package that is
 # `dataset.targets=last`. The family `language_model` learns from every step.
@@ -165,7 +167,7 @@ except RuntimeError as error:
 #
 # **Put right:** `hidden = hidden.detach()` and `cell = cell.detach()`. The next batch gets the *values* of the states,
 # without their history. TensorFlow's word for it is `tf.stop_gradient`. Below, two batches of T steps are read one
-# after the other, and the loss stands behind the second. How much of its gradient arrives at each step's input?
+# after the other, and the loss comes after the second. How much of its gradient arrives at each step's input?
 
 # %%
 x = tf.random.normal((1, 2 * T, E), seed=2)
@@ -210,10 +212,10 @@ except tf.errors.InvalidArgumentError as error:
 
 # %% [markdown]
 # Worse is what does not fail: a state that is carried to a row which reads another text. Carrying makes sense only if
-# row b of each batch goes on exactly where row b of the last one ended, and a shuffled loader breaks that in silence.
+# row b of each batch continues exactly where row b of the last one ended, and a shuffled loader silently breaks that.
 #
-# **Put right:** `dataset.Strands` cuts the text so that rows do go on, and every batch has B rows: where the last
-# strand is shorter, its targets have weight 0.
+# **Put right:** `data.batching.Streams` cuts the text so that rows do continue, and every batch has B rows: where the
+# last stream is shorter, its targets have weight 0.
 #
 # ### The training loop, put right
 #
@@ -257,7 +259,7 @@ print("axis=1:", np.argmax(logits, axis=1), "one token for each row")
 # **As the document writes it:** `max_length` tokens, whatever they are, though its explanation speaks of an end symbol.
 # (It also lacks `torch.no_grad()`: the graph grows with each token.)
 #
-# **Put right:** the token `<end>` stands behind every book of the training text, and the loop asks for it.
+# **Put right:** the token `<end>` follows every book of the training text, and the loop checks for it.
 #
 # ### The generation loop, put right
 #
@@ -275,8 +277,8 @@ print(generated)
 # %% [markdown]
 # ### Failure 6: words glued together
 #
-# **As the document writes it:** `''.join`. That suits characters; words are glued together, and the start symbol stands
-# in the text. Joined with spaces, marks would stand alone ("said , Let").
+# **As the document writes it:** `''.join`. That suits characters; words are glued together, and the start symbol is in
+# the text. Joined with spaces, punctuation would be set apart ("said , Let").
 #
 # **Put right:** a word carries the space in front of it. Pieces joined are the text, and special tokens leave no trace.
 
@@ -304,11 +306,11 @@ text = corpus.load(config.corpus)
 for name in ("training", "validation", "test"):
     split = getattr(text, name)
     names = ", ".join(split.names[:4]) + (" …" if len(split.names) > 4 else "")
-    print(f"{name:10}  {sum(len(piece.text) for piece in split):9,} characters: {names}")
+    print(f"{name:10}  {sum(len(example.target) for example in split):9,} characters: {names}")
 
 # %%
-for piece in itertools.islice(text.training, 2):
-    print(piece.text[:240], "…\n")
+for example in itertools.islice(text.training, 2):
+    print(example.target[:240], "…\n")
 
 # %% [markdown]
 # ## From text to ids
@@ -317,7 +319,7 @@ for piece in itertools.islice(text.training, 2):
 # ids are special: padding, unknown, start, end. The rest are in order of frequency.
 
 # %%
-characters = tokenizer.build(config.tokenizer, (piece.text for piece in text.training))
+characters = tokenizer.build(config.tokenizer, (example.target for example in text.training))
 V = characters.vocabulary_size
 print(V, "kinds of tokens:", characters.vocabulary[:4], repr("".join(characters.vocabulary[4:84])))
 
@@ -326,38 +328,38 @@ print(ids.to_list()[0])
 print(characters.detokenize(ids).numpy()[0].decode())
 
 # %% [markdown]
-# The text is tokenized once, onto disk, with the end token behind each book. What trains the network are *strands*: the
-# stream of ids is cut into B equal parts, and row b reads part b from batch to batch. Here is the first batch of three
-# strands, eight steps long. `␣` is a space, `⏎` a line end.
+# The text is tokenized once, onto disk, with the end token after each book. What trains the network are *streams*: the
+# ids of the whole text are cut into B equal streams, and row b reads stream b from batch to batch. Here is the first
+# batch of three streams, eight steps long. `␣` is a space, `⏎` a line end.
 
 # %%
 digest = characters.save(FOLDER / "tokenizer")
 splits = token_cache.prepare(text, config.corpus, characters, digest, CACHE)
 label = np.array([token.replace(" ", "␣").replace("\n", "⏎") for token in characters.vocabulary])
 
-strands = batching.Strands(splits["training"], batch_size=3, sequence_length=8, last=True)
-inputs, targets, weights = strands.batch(epoch=0, index=0)  # (B, T) each
+streams = batching.Streams(splits["training"], batch_size=3, sequence_length=8, last=True)
+inputs, targets, weights = streams.batch(epoch=0, index=0)  # (B, T) each
 for name, part in (("inputs", label[inputs]), ("targets", label[targets]), ("weights", weights)):
     print(name, *(" ".join(map(str, row)) for row in part), sep="\n   ")
 
 # %% [markdown]
 # Each target is the input of the step after. The weights say which targets count: with `last=True` the last of each
-# row. A row that begins does so at any place, behind padding, so that a text's first characters are targets, too.
+# row. A row that begins does so at any place, after padding, so that a text's first characters are targets, too.
 #
-# Row b of the next batch goes on where row b of this one ended: its first input is this batch's last target. Therefore
-# the states of row b, carried over, are the states behind the text that row b has read so far.
+# Row b of the next batch continues where row b of this one ended: its first input is this batch's last target.
+# Therefore the states of row b, carried over, are the states after the text that row b has read so far.
 
 # %%
-following, _, _ = strands.batch(epoch=0, index=1)
+following, _, _ = streams.batch(epoch=0, index=1)
 for row in range(3):
     print("".join(label[inputs[row]]), "|", "".join(label[following[row]]))
-print("goes on:", (following[:, 0] == targets[:, -1]).all())
+print("continues:", (following[:, 0] == targets[:, -1]).all())
 
 # %% [markdown]
 # In training two things are added. Every epoch begins at another place of the text, so that it is cut at other places.
-# And every 64 batches (`dataset.restart`) a row begins anew, with the start token and a zero state: a generated text
-# begins so, and the network must have met it more often than once an epoch. The document's listing knows its `<sos>` in
-# generation alone.
+# And every 64 batches (`dataset.restart`) a row starts again, with the start token and a zero state: a generated text
+# begins so, and the network must have seen that more often than once an epoch. The document's listing uses its `<sos>`
+# in generation only.
 #
 # ## The model, as the document writes it
 #
@@ -365,11 +367,12 @@ print("goes on:", (following[:, 0] == targets[:, -1]).all())
 # them into two tensors (layers, B, U).
 
 # %%
-print(inspect.getsource(documents.document_003))
+print(inspect.getsource(Document003.build))
 
 # %%
 keras.utils.set_random_seed(config.training.seed)
-model = families.build(config.model, V)
+document = family(config.model)  # a Document003, with these sizes
+model = document.build_model(Sizes(V))
 model.summary()
 
 # %% [markdown]
@@ -377,8 +380,8 @@ model.summary()
 # states in the middle they do not.
 
 # %%
-whole = tf.constant(strands.batch(epoch=0, index=3)[0])  # (B, T)
-zeros = documents.initial_state(model, 3)
+whole = tf.constant(streams.batch(epoch=0, index=3)[0])  # (B, T)
+zeros = document.initial_state(model, 3)
 logits, _ = model((whole, zeros))
 _, state = model((whole[:, :4], zeros))
 carried, _ = model((whole[:, 4:], state))
@@ -484,7 +487,7 @@ print(f"cell:   largest difference {np.abs(c - keras_c).max():.1e}")
 # ### One step of a GRU
 #
 # Document 000 has the GRU as well. Its candidate needs the reset gate $r_t$. Keras' default (`reset_after=True`)
-# applies the gate behind the product, which gives the recurrent product a bias $b'$ of its own: the bias has two
+# applies the gate after the product, which gives the recurrent product a bias $b'$ of its own: the bias has two
 # rows. The order of the gates is z, r, h. **Keras' update gate $z_t$ keeps the old state**; in other books it is one
 # minus this.
 #
@@ -554,7 +557,7 @@ print(f"hidden: largest difference {np.abs(h - keras_h).max():.1e}")
 #
 # By the chain rule the probability of a text is the product of its tokens' probabilities, each given all before it
 # (§2.1; the document calls the product the *conditional* probability of the text, but it is the *joint* one). $x_0$ is
-# the start token, without which the first factor would have nothing to stand on.
+# the start token, without which the first factor would have no condition.
 #
 # $$P(x_1, \ldots, x_T) = \prod_{t=1}^{T} P(x_t \mid x_0, \ldots, x_{t-1}) \qquad
 # P(x_{t+1} \mid x_0, \ldots, x_t) = \mathrm{softmax}(W_s h_t + b_s)$$
@@ -563,29 +566,29 @@ print(f"hidden: largest difference {np.abs(h - keras_h).max():.1e}")
 #
 # $$\mathcal{L} = -\sum_{t=1}^{T} \log P(x_t \mid x_0, \ldots, x_{t-1})$$
 #
-# `documents.forward` runs the same cells as the model and returns every step's logits. The rest is done by hand.
+# `document.forward` runs the same layers as the model and returns every step's logits. The rest is done by hand.
 
 # %%
-inputs, targets, weights = strands.batch(epoch=0, index=1)  # in the middle of the text: no padding
-logits, _ = documents.forward(model, inputs, zeros)  # (B, T, V)
+inputs, targets, weights = streams.batch(epoch=0, index=1)  # in the middle of the text: no padding
+logits, _ = document.forward(model, inputs, zeros)  # (B, T, V)
 exponentials = np.exp(logits - np.max(logits, axis=-1, keepdims=True))  # less the largest: nothing overflows
 probabilities = exponentials / exponentials.sum(axis=-1, keepdims=True)
 chosen = np.take_along_axis(probabilities, targets[..., None], axis=-1)[..., 0]  # (B, T), of the right tokens
 by_hand = -np.log(chosen)
 
 of_keras = keras.losses.sparse_categorical_crossentropy(targets, logits, from_logits=True)  # (B, T)
-of_package, _ = documents.loss(model, (inputs, targets, np.ones_like(weights)), zeros)  # (B,)
+of_package = document.loss(model, (inputs, targets, np.ones_like(weights)), zeros).nats  # (B,)
 print("P of the first row's tokens:", chosen[0].round(4))
 print(f"each token, Keras:       largest difference {np.abs(by_hand - of_keras).max():.1e}")
 print(f"each row, the package:   largest difference {np.abs(by_hand.sum(axis=1) - of_package).max():.1e}")
 print(f"each row, -log(product): largest difference {np.abs(-np.log(chosen.prod(axis=1)) - of_package).max():.1e}")
 
 # %% [markdown]
-# What the listing descends is another number: the last term of the sum alone, averaged over the batch. That is
-# `documents.loss` with `training=True`. Before training it is near $\ln V$, as if every token were equally likely.
+# What the listing minimizes is another number: the last term of the sum alone, averaged over the batch. That is
+# `document.loss` with `training=True`. Before training it is near $\ln V$, as if every token were equally likely.
 
 # %%
-of_last, _ = documents.loss(model, (tf.constant(inputs), targets, weights), zeros, training=True)  # (B,)
+of_last = document.loss(model, (tf.constant(inputs), targets, weights), zeros, training=True).objective  # (B,)
 print(f"last step: largest difference {np.abs(by_hand[:, -1] - of_last).max():.1e}")
 print(f"mean over the rows {np.mean(of_last):.3f}, ln V {np.log(V):.3f}")
 
@@ -601,7 +604,7 @@ for section in ("model", "dataset", "training"):
     print(getattr(config, section), "\n")
 
 # %% [markdown]
-# `pipeline.train` is the loop from above, with validation, checkpoints and logs. Killed and called again, it goes on
+# `pipeline.train` is the loop from above, with validation, checkpoints and logs. Killed and called again, it resumes
 # with the next step. A Keras callback keeps each step's loss and the norm of its gradient before clipping.
 
 # %%
@@ -641,8 +644,8 @@ plt.show()
 # %% [markdown]
 # ### What the gates do
 #
-# The first layer of the trained network reads the beginning of the validation text. `gates.gates` computes what we
-# computed above, for every step. Each column is a step, each line a unit; gates go from 0 (white) to 1 (dark).
+# The first layer of the trained network reads the beginning of the validation text. `lessons.gates.gates` computes
+# what we computed above, for every step. Each column is a step, each line a unit; gates go from 0 (white) to 1 (dark).
 
 # %%
 read = np.concatenate([[START], splits["validation"].ids[:47]])
@@ -652,8 +655,8 @@ for name in ("forget", "cell", "hidden"):
 plots.gates(values, ["", *label[read[1:]]], units=16)
 
 # %% [markdown]
-# The forget gates lie between 0 and 1, the hidden states between −1 and 1. The cell states do not (the drawing ends at
-# ±1, they go on).
+# The forget gates lie between 0 and 1, the hidden states between −1 and 1. The cell states do not (the drawing's
+# colours end at ±1, the states go beyond).
 #
 # ### What clipping does, and what it does not do
 #
@@ -681,18 +684,19 @@ plt.show()
 
 # %% [markdown]
 # It is a safety net: few steps need it. To see what it does to a gradient, we compute some gradients of the trained
-# network and set the threshold to their median, so that half of them are clipped. Beside it stands another way to clip,
-# number by number, with a limit that cuts one number in a hundred.
+# network and set the threshold to their median, so that half of them are clipped. Beside it is another way to clip,
+# number by number, with a limit that clips one number in a hundred.
 
 # %%
 batches = batching.training_batches(splits["training"], config.dataset, seed=config.training.seed)
-state = documents.initial_state(run.model, config.dataset.batch_size)
+state = document.initial_state(run.model, config.dataset.batch_size)
 gradients = []
 for index in range(min(GRADIENT_BATCHES, batches.steps)):
     with tf.GradientTape() as tape:
         batch = [tf.constant(part) for part in batches.batch(0, index)]
-        nats, state = documents.loss(run.model, batch, state, training=True)
-        loss = tf.reduce_mean(nats)
+        losses = document.loss(run.model, batch, state, training=True)
+        loss = tf.reduce_mean(losses.objective)
+    state = losses.state
     parts = tape.gradient(loss, run.model.trainable_variables)
     gradients.append(np.concatenate([tf.convert_to_tensor(part).numpy().ravel() for part in parts]))
 gradients = np.stack(gradients)  # (batches, weights)
@@ -733,7 +737,7 @@ plt.show()
 # with our corrections, and beside it what the package makes of the same request.
 
 # %%
-generated, state = [START], documents.initial_state(run.model, 1)
+generated, state = [START], document.initial_state(run.model, 1)
 while len(generated) <= NEW_TOKENS and generated[-1] != END:
     logits, state = run.model((tf.constant([generated[-1:]]), state))  # (1, V)
     generated.append(int(np.argmax(logits, axis=1)[0]))
@@ -744,7 +748,7 @@ print(greedy.text)
 print("\nthe same:", greedy.text == by_hand)
 
 # %% [markdown]
-# The likeliest character again and again ends in a circle: once a state comes back nearly unchanged, so does all that
+# The likeliest character again and again ends in a loop: once a state comes back nearly unchanged, so does all that
 # follows it. The other way is to draw from the distribution. The temperature divides the logits first: below 1 the
 # likely tokens get likelier, above 1 the unlikely ones do.
 #
@@ -757,12 +761,12 @@ for temperature in (0, 0.4, 0.7, 1.0, 1.5):
     print(sample.prompt + sample.text, "\n")
 
 # %% [markdown]
-# `documents.generate_text` is the function of this name of document 004, made to work. It serves the networks of all
-# these documents.
+# `generate_text` is the function of this name of document 004, made to work. It serves every network on running text.
 
 # %%
 seed_text = "And the LORD said unto"
-print(seed_text + documents.generate_text(seed_text, run.model, run.tokenizer, num_words=NEW_TOKENS, temperature=0.7))
+written = generate_text(seed_text, document, run.model, run.tokenizer, num_words=NEW_TOKENS, temperature=0.7)
+print(seed_text + written)
 
 # %% [markdown]
 # ## Measure
@@ -786,7 +790,7 @@ print(f"by frequency         {entropy / np.log(2):.4f} (of the training text)")
 # %%
 size, length = config.dataset.batch_size, config.dataset.sequence_length
 for last, name in ((True, "last step"), (False, "every step")):
-    inputs, _, weights = batching.Strands(splits["training"], size, length, last=last).batch(epoch=0, index=0)
+    inputs, _, weights = batching.Streams(splits["training"], size, length, last=last).batch(epoch=0, index=0)
     print(
         f"{name}: {inputs.size:,} steps, {weights.sum():,.0f} targets, {inputs.size / weights.sum():.0f} steps a target"
     )
@@ -794,7 +798,7 @@ for last, name in ((True, "last step"), (False, "every step")):
 # %% [markdown]
 # ## Export
 #
-# The run becomes one SavedModel: text in, text out. Tokenizer and decoding loop are inside, so whoever loads it needs
+# The run becomes one SavedModel: text in, text out. Tokenizer and decoding loop are inside, so a server needs
 # TensorFlow and TensorFlow Text, but not this package.
 
 # %%
@@ -814,7 +818,9 @@ again = served.signatures["generate"](
     temperature=tf.constant([0.0]),
     top_k=tf.constant([0]),
     top_p=tf.constant([1.0]),
+    min_p=tf.constant([0.0]),
     repetition_penalty=tf.constant([1.0]),
+    no_repeat_ngram=tf.constant([0]),
     seed=tf.constant([0], tf.int64),
 )
 print("the same as before the export:", again["text"].numpy()[0].decode() == greedy.text)
@@ -825,13 +831,13 @@ print("the same as before the export:", again["text"].numpy()[0].decode() == gre
 # 1. **A target at every step.** Train the preset `kjv-characters` with this notebook's settings: the same `model`
 #    sizes, `batch_size`, `sequence_length`, `learning_rate` and `schedule`. How many steps does it need to reach this
 #    notebook's validation loss?
-# 2. **Forgetful.** Give this network `dataset.batches=windows` instead of strands: each window begins with zero states.
+# 2. **Forgetful.** Give this network `dataset.batches=windows` instead of streams: each window begins with zero states.
 #    Which bits per character does it reach, and how long must a window be to do as well as the carried states?
 # 3. **Where the gradient ends.** Try `dataset.sequence_length` 2, 4 and 16. The states carry the text in each case.
 #    What changes, what does a target cost, and how far back can the network learn to look?
 # 4. **One gate less.** Write the LSTM's step with $i_t = 1 - f_t$. How large can $C_t$ become now? Compare it with the
 #    GRU's last equation: what is left of the difference?
-# 5. **PyTorch's LSTM.** Its weights are (4U, E) and (4U, U), its gates stand in the order i, f, g, o, and it has two
+# 5. **PyTorch's LSTM.** Its weights are (4U, E) and (4U, U), its gates are in the order i, f, g, o, and it has two
 #    biases. Write down how its tensors become Keras' three, and which initial values differ.
-# 6. **Out of the circle.** Generate greedily with `no_repeat_ngram=20`, then with `repetition_penalty=1.2`. Compare
+# 6. **Out of the loop.** Generate greedily with `no_repeat_ngram=20`, then with `repetition_penalty=1.2`. Compare
 #    `diversity.repetition`, and read the texts. Is a low figure a good text?

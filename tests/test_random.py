@@ -19,8 +19,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from pipeline import run as runs
-from pipeline.config import LONGEST, CorpusConfig, DatasetConfig, SamplingConfig, TokenizerConfig, TrainingConfig
-from pipeline.data.tokenizer import LEVELS, SPECIAL_TOKENS, STAND_INS, build, load
+from pipeline.config import (
+    MAX_NEW_TOKENS,
+    CorpusConfig,
+    DatasetConfig,
+    SamplingConfig,
+    TokenizerConfig,
+    TrainingConfig,
+)
+from pipeline.data.subwords import STAND_INS
+from pipeline.data.tokenizer import LEVELS, SPECIAL_TOKENS, build, load
 from pipeline.decoding import loop, samplers
 from pipeline.decoding.signatures import BEAMS
 from pipeline.models.families import FAMILIES
@@ -471,7 +479,7 @@ def test_serving_default_answers_anything(exports, model, rows, data):
 def test_generate_answers_anything(exports, model, rows, data):
     function, names = exports[model]["generate"], loop.Sampling._fields
     outputs = ask(function, rows, names)
-    most = np.clip([row[2]["max_new_tokens"] for row in rows], 0, LONGEST)
+    most = np.clip([row[2]["max_new_tokens"] for row in rows], 0, MAX_NEW_TOKENS)
     assert ((outputs["tokens"] >= np.minimum(most, 1)) & (outputs["tokens"] <= most)).all()
     assert (outputs["log_probability"] <= 0).all()  # and so never NaN
     same_alone(function, rows, names, outputs, data)
@@ -492,7 +500,7 @@ def test_score_answers_anything(exports, model, rows, data):
 def test_beam_search_answers_anything(exports, model, rows, data):
     function, names = exports[model]["beam_search"], ("max_new_tokens", "beam_width", "length_penalty")
     outputs = ask(function, rows, names)
-    most = np.clip([row[2]["max_new_tokens"] for row in rows], 0, LONGEST)
+    most = np.clip([row[2]["max_new_tokens"] for row in rows], 0, MAX_NEW_TOKENS)
     widths = np.clip([row[2]["beam_width"] for row in rows], 1, BEAMS)
     used = outputs["log_probability"] > -math.inf
     assert (outputs["log_probability"] <= 0).all() and (outputs["tokens"] <= most[:, None]).all()

@@ -149,8 +149,8 @@ class Sentences:
         tokens: the documents.
         batch_size: B.
         sequence_length: the most tokens of a document, or of a pair's target, its end token included.
-        seed: picks each epoch's order.
         source_length: for pairs, the most tokens of a source, its end token included; None: running text.
+        seed: picks each epoch's order.
     """
 
     carries_state = False
@@ -160,8 +160,8 @@ class Sentences:
         tokens: TokenSplit,
         batch_size: int,
         sequence_length: int,
-        seed: int = 0,
         source_length: int | None = None,
+        seed: int = 0,
     ):
         self.batch_size, self.has_source = batch_size, source_length is not None
         self.targets = _Documents(tokens)
@@ -272,7 +272,7 @@ def training_batches(tokens: TokenSplit, config: DatasetConfig, seed: int) -> Ba
         batches = Windows(tokens, size, length, config.stride, seed, config.windows, last)
     else:
         source_length = config.source_length if config.batches == "pairs" else None
-        batches = Sentences(tokens, size, length, seed, source_length)
+        batches = Sentences(tokens, size, length, source_length, seed)
     if batches.steps == 0 and batches.has_source:
         raise RequestError(
             f"Of {tokens.documents:,} training pairs none has a source of up to dataset.source_length="
@@ -301,7 +301,7 @@ def held_out_batches(tokens: TokenSplit, config: DatasetConfig, streams: int = 0
         longest, longest_source = _longest(tokens.target), _longest(tokens.source)
         area = config.batch_size * (config.source_length + config.sequence_length)
         rows = _rows_within(area, longest_source + longest, config)
-        return Sentences(tokens, rows, longest, source_length=longest_source)
+        return Sentences(tokens, rows, longest, longest_source)
     # A split that was cut out of the middle of a document has tokens after its last end: no sentence holds them.
     if config.batches == "sentences" and tokens.bounds[-1] == tokens.tokens:
         longest = _longest(tokens.target)

@@ -29,7 +29,7 @@ from pipeline.atomic_files import atomic_write
 from pipeline.config import CorpusConfig
 from pipeline.data.chunks import gather, map_in_threads
 from pipeline.data.examples import Example
-from pipeline.data.splits import Corpus, Split
+from pipeline.data.splits import Corpus
 from pipeline.data.tokenizer import Tokenizer
 from pipeline.settings import RequestError, to_json
 
@@ -186,12 +186,12 @@ def _write_splits(corpus: Corpus, tokenizer: Tokenizer, source_tokenizer: Tokeni
 
 
 def write_split(
-    split: Split, tokenizer: Tokenizer, source_tokenizer: Tokenizer | None, folder: str | os.PathLike
+    split: Iterable[Example], tokenizer: Tokenizer, source_tokenizer: Tokenizer | None, folder: str | os.PathLike
 ) -> TokenSplit:
     """Tokenizes one split, in one pass, into a folder: `target.ids`, and for pairs `source.ids`.
 
     Args:
-        split: the examples.
+        split: the examples, a `Split` or any other stream of them.
         tokenizer: of the targets.
         source_tokenizer: of the sources; None for running text.
         folder: is made if it does not exist.

@@ -13,6 +13,7 @@ Shapes: B batch, T prompt length, L new tokens, V vocabulary.
 from __future__ import annotations
 
 import collections
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -134,14 +135,15 @@ def generate(
         token_ids = choose(allowed, tf.gather(uniforms, index))
         token_ids = _end_if_impossible(token_ids, allowed, banned_ids, end_id)
         log_probability += tf.where(index < tokens, _log_probability_of(token_ids, logits), 0.0)
-        written, index = written.write(index + 1, token_ids), index + 1
+        index += 1
         tokens = tf.where(token_ids == end_id, tf.minimum(tokens, index), tokens)
-        return index, tokens, log_probability, token_ids, with_structure_of(state, new_state), past, written
+        state, written = with_structure_of(state, new_state), written.write(index, token_ids)
+        return index, tokens, log_probability, token_ids, state, past, written
 
     # `tokens` is how many tokens each row will have, as far as is known: an end token lowers it.
     # `written` has a spare first place, because an array without any place cannot be stacked.
     written = tf.TensorArray(tf.int32, steps + 1, element_shape=[None]).write(0, first_token_ids)
-    past = _Past(tf.zeros([tf.shape(max_tokens)[0], 0], tf.bool), tf.zeros([tf.shape(max_tokens)[0], 0], tf.int32))
+    past = tf.zeros([tf.shape(max_tokens)[0], 0], tf.int32)
     values = (0, max_tokens, tf.zeros_like(max_tokens, tf.float32), first_token_ids, state, past, written)
     index, tokens, log_probability, *_, written = while_loop(
         lambda index, tokens, *_: index < tf.reduce_max(tokens), body, values
@@ -212,71 +214,81 @@ def padded_after(token_ids: tf.Tensor, tokens: tf.Tensor, padding_id: int) -> tf
 # === Parts of a step ===
 
 
-class _Past(NamedTuple):
-    """What the rules remember of prompt and text. Each is kept only if some row needs it; otherwise it stays empty."""
-
-    seen: tf.Tensor  # (B, V) bool from the first step on, for the repetition penalty
-    history: tf.Tensor  # (B, T + L) int32 from the first step on, right-aligned, for the n-gram rule
+# Without rules a step must cost no more than if there were none. A tensor that a branch reads costs about a microsecond
+# a step even if the branch is not taken, and one that is carried from step to step two. So the rules are one choice of
+# several branches, each a single operation, with their parameters in one tensor, and what they remember in another.
 
 
 def _make_rules(sampling, banned_ids, prompt):
-    """Returns the function (logits, past, index, newest tokens (B,)) → (logits under the rules, past)."""
+    """Returns the function (logits, past, index, newest tokens (B,)) → (logits under the rules, past).
+
+    The past (B, ...) int32 is what the rules that some row asks for remember of prompt and text; before the first step,
+    and without rules, it is empty.
+    """
     penalty, sizes = sampling.repetition_penalty, sampling.no_repeat_ngram
-    any_rule = tf.reduce_any(penalty != 1.0) | tf.reduce_any(sizes > 0)
+    parameters = tf.stack([tf.bitcast(penalty, tf.int32), sizes], axis=1)  # (B, 2)
+    any_penalty, any_ngram = tf.reduce_any(penalty != 1.0), tf.reduce_any(sizes > 0)
+    rules = tf.cast(any_penalty, tf.int32) + 2 * tf.cast(any_ngram, tf.int32)
 
     def restrict(logits, past, index, token_ids):
         allowed = samplers.ban(logits, banned_ids)
-        restricted, *past = tf.cond(
-            any_rule,
-            lambda: _apply_rules(allowed, *past, penalty, sizes, index, token_ids, prompt),
-            lambda: (allowed, *past),
-        )
+        inputs = (allowed, past, parameters, index, token_ids, prompt)
+        branches = [lambda: (allowed, past), *(functools.partial(rule, *inputs) for rule in _RULES)]
+        restricted, new_past = tf.switch_case(rules, branches)
         restricted.set_shape(allowed.shape)
-        return restricted, _Past(*past)
+        return restricted, new_past
 
     return restrict
 
 
-@rarely(
-    (2, tf.float32), (2, tf.bool), (2, tf.int32), (1, tf.float32), (1, tf.int32), (0, tf.int32), (1, tf.int32),
-    (2, tf.int32),
-)  # fmt: skip
-def _apply_rules(logits, seen, history, penalty, sizes, index, token_ids, prompt):
-    """Returns the logits under the repetition penalty and the n-gram rule, and the past with one token more."""
-    vocabulary_size = tf.shape(logits)[1]
+_as_rule = rarely((2, tf.float32), (2, tf.int32), (2, tf.int32), (0, tf.int32), (1, tf.int32), (2, tf.int32))
 
-    def penalize():
-        now_seen = tf.cond(
-            index == 0,
-            lambda: samplers.seen_in(prompt, vocabulary_size),
-            lambda: seen | tf.one_hot(token_ids, vocabulary_size, on_value=True, off_value=False),
-        )
-        return samplers.penalize_repetition(logits, now_seen, penalty), now_seen
 
-    penalized, seen = tf.cond(tf.reduce_any(penalty != 1.0), penalize, lambda: (logits, seen))
+@_as_rule
+def _penalize(logits, past, parameters, index, token_ids, prompt):
+    """Applies the repetition penalty. The past (B, V) is positive for tokens that have occurred, otherwise 0."""
+    size = tf.shape(logits)[1]
+    seen = tf.cond(
+        index == 0,
+        lambda: samplers.count_seen(prompt, size),
+        lambda: tf.maximum(past, tf.one_hot(token_ids, size, dtype=tf.int32)),
+    )
+    return samplers.penalize_repetition(logits, seen > 0, tf.bitcast(parameters[:, 0], tf.float32)), seen
 
-    def ban_repeated():
-        longer = tf.cond(index == 0, lambda: prompt, lambda: tf.concat([history, token_ids[:, None]], axis=1))
-        return samplers.ban_repeated_ngrams(penalized, longer, sizes), longer
 
-    allowed, history = tf.cond(tf.reduce_any(sizes > 0), ban_repeated, lambda: (penalized, history))
-    return allowed, seen, history
+@_as_rule
+def _ban_ngrams(logits, past, parameters, index, token_ids, prompt):
+    """Applies the n-gram rule. The past (B, T + L) is the tokens of prompt and text, right-aligned."""
+    history = tf.cond(index == 0, lambda: prompt, lambda: tf.concat([past, token_ids[:, None]], axis=1))
+    return samplers.ban_repeated_ngrams(logits, history, parameters[:, 1]), history
+
+
+@_as_rule
+def _penalize_and_ban_ngrams(logits, past, *inputs):
+    """Applies both rules, whose pasts stand side by side."""
+    size = tf.shape(logits)[1]
+    logits, seen = _penalize(logits, past[:, :size], *inputs)
+    logits, history = _ban_ngrams(logits, past[:, size:], *inputs)
+    return logits, tf.concat([seen, history], axis=1)
+
+
+_RULES = (_penalize, _ban_ngrams, _penalize_and_ban_ngrams)
 
 
 def _make_choice(sampling):
     """Returns the function (logits (B, V), uniforms (B,)) → each row's next token (B,): drawn, or the likeliest."""
     is_drawn = sampling.temperature > 0.0
     temperature = samplers.safe_temperature(sampling.temperature)[:, None]
-    any_drawn = tf.reduce_any(is_drawn)
-    truncation = sampling.top_k, sampling.top_p, sampling.min_p
-    any_truncated = tf.reduce_any(_is_truncated(*truncation))
+    top_k, shares = sampling.top_k, tf.stack([sampling.top_p, sampling.min_p], axis=1)  # (B,), (B, 2)
+    is_truncated = (top_k > 0) | (sampling.top_p < 1.0) | (sampling.min_p > 0.0)
+    any_drawn, any_truncated = tf.reduce_any(is_drawn), tf.reduce_any(is_truncated)
 
     def choose(logits, uniforms):
         likeliest = tf.argmax(logits, axis=1, output_type=tf.int32)
 
         def drawn():
             warm = logits / temperature
-            inside = tf.cond(any_truncated, lambda: _truncate(warm, *truncation), lambda: warm)
+            inside = tf.cond(any_truncated, lambda: _truncate(warm, top_k, shares), lambda: warm)
             inside.set_shape(warm.shape)
             return tf.where(is_drawn, samplers.sample(inside, uniforms, otherwise=likeliest), likeliest)
 
@@ -285,13 +297,10 @@ def _make_choice(sampling):
     return choose
 
 
-def _is_truncated(top_k, top_p, min_p):
-    return (top_k > 0) | (top_p < 1.0) | (min_p > 0.0)
-
-
-@rarely((2, tf.float32), (1, tf.int32), (1, tf.float32), (1, tf.float32))
-def _truncate(logits, top_k, top_p, min_p):
+@rarely((2, tf.float32), (1, tf.int32), (2, tf.float32))
+def _truncate(logits, top_k, shares):
     """Returns the logits inside each row's top k, nucleus and min-p; computes only what some row asks for."""
+    top_p, min_p = shares[:, 0], shares[:, 1]
     logits = tf.cond(tf.reduce_any(top_k > 0), lambda: samplers.keep_top_k(logits, top_k), lambda: logits)
     nucleus = tf.cond(tf.reduce_any(top_p < 1.0), lambda: samplers.keep_top_p(logits, top_p), lambda: logits)
     return tf.cond(tf.reduce_any(min_p > 0.0), lambda: samplers.keep_min_p(nucleus, min_p), lambda: nucleus)

@@ -89,16 +89,16 @@ def right_aligned(token_ids: tf.RaggedTensor) -> tf.Tensor:
     return tf.reverse(tf.reverse_sequence(dense, token_ids.row_lengths(), seq_axis=1), [1])
 
 
-def seen_in(history: tf.Tensor, vocabulary_size: int | tf.Tensor) -> tf.Tensor:
-    """Returns which tokens occur in each row of `right_aligned` tokens, as (B, V) bool.
+def count_seen(history: tf.Tensor, vocabulary_size: int | tf.Tensor) -> tf.Tensor:
+    """Returns how often each token occurs in `right_aligned` tokens, as (B, V) int32.
 
-    >>> seen_in(tf.constant([[-1, 2], [0, 2]]), 3).numpy().tolist()
-    [[False, False, True], [True, False, True]]
+    >>> count_seen(tf.constant([[-1, 2, 2], [0, 2, 1]]), 3).numpy().tolist()
+    [[0, 0, 2], [1, 1, 1]]
     """
     rows = tf.shape(history)[0]
     places = tf.broadcast_to(tf.range(rows)[:, None], tf.shape(history))
     indices = tf.stack([places, tf.maximum(history, 0)], axis=2)  # (B, L, 2)
-    return tf.scatter_nd(indices, tf.cast(history >= 0, tf.int32), [rows, vocabulary_size]) > 0
+    return tf.scatter_nd(indices, tf.cast(history >= 0, tf.int32), [rows, vocabulary_size])
 
 
 # === Temperature and truncation ===

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from pipeline.config import LONGEST, SamplingConfig
+from pipeline.config import MAX_NEW_TOKENS, SamplingConfig
 from pipeline.data.tokenizer import Tokenizer
 from pipeline.decoding import beam_search, loop
 from pipeline.decoding.beam_search import NO_SEARCH, SEARCH_DTYPES, Search
@@ -58,7 +58,7 @@ class TextFunctions:
         sampling: SamplingConfig,
         *,
         output_size: int = 0,
-        limit: int = LONGEST,
+        limit: int = MAX_NEW_TOKENS,
     ):
         self.tokenizer, self.decoder, self.sampling, self.limit = tokenizer, decoder, sampling, limit
         self.banned_ids = [tokenizer.padding_id, tokenizer.start_id]

@@ -1,11 +1,13 @@
 """The command `benchmark`: every part at tiny sizes. No test asserts a time."""
 
 import json
+import pickle
 
 import pytest
 
-from pipeline.benchmark import ingest, measurements, setups, timing
+from pipeline.benchmark import contenders, ingest, measurements, setups, timing
 from pipeline.benchmark.environment import has_torch
+from pipeline.benchmark.setups import random_batches
 from pipeline.cli import benchmarks, main
 from pipeline.config import LEVELS
 from tests.benchmark.sizes import setup_of
@@ -16,12 +18,15 @@ FIELDS = {"part", "name", "what", "unit", "seconds", "runs", "versus", "versus_s
 @pytest.fixture
 def measure(monkeypatch, capsys):
     """Runs the command at tiny sizes: (exit status, lines, standard error)."""
+    # In this process: a fresh one takes seconds to start.
+    monkeypatch.setattr(contenders, "in_process", lambda build, *arguments: build(*arguments))
+    monkeypatch.setattr(ingest, "in_fresh_process", lambda function, *arguments: function(*arguments))
     monkeypatch.setattr(timing, "RUN_SECONDS", 0)
     monkeypatch.setattr(timing, "PEAK_SIZE", 8)
     monkeypatch.setattr(measurements, "PREDICTED", 1)
     monkeypatch.setattr(setups, "TRAIN", (setup_of(), setup_of("gru")))
     monkeypatch.setattr(setups, "PRECISION", (setup_of(), setup_of("gru")))
-    monkeypatch.setattr(setups, "TARGETS", setup_of(batch_size=32))
+    monkeypatch.setattr(setups, "TARGETS", setup_of())
     # An adaptive softmax needs some words that are rare.
     monkeypatch.setattr(setups, "SOFTMAX", (setup_of(vocabulary_size=5000),))
     monkeypatch.setattr(setups, "GENERATE", (setup_of(batch_size=1), setup_of(batch_size=2)))
@@ -79,9 +84,7 @@ def test_texts(measure):
     assert one == versus("keras.Model.predict", "torch loop") and many == (versus("torch loop") or [None])
 
 
-def test_a_large_text(measure, monkeypatch):
-    # In this process: a fresh one takes seconds to start.
-    monkeypatch.setattr(ingest, "in_fresh_process", lambda function, *arguments: function(*arguments))
+def test_a_large_text(measure):
     status, (_, *lines), _ = measure("ingest", "--megabytes", "0.02")
     assert status == 0 and [line["name"] for line in lines] == list(LEVELS)
     for line in lines:
@@ -107,3 +110,14 @@ def test_wrong_requests_are_answered_in_one_line(measure, arguments, words):
 
 def test_the_command_knows_all_parts():
     assert list(benchmarks.PARTS) == list(measurements.PARTS)
+
+
+def test_a_step_in_micro_batches_is_sent_to_a_process_of_its_own(monkeypatch):
+    def in_process(build):
+        return "elsewhere", pickle.loads(pickle.dumps(build))
+
+    monkeypatch.setattr(contenders, "in_process", in_process)
+    setup = setup_of(batch_size=32)
+    place, build = measurements._our_step("ours", setup, random_batches(setup), precision="mixed_bfloat16")()
+    assert place == "elsewhere" and build.keywords == {"precision": "mixed_bfloat16"}
+    assert measurements._our_step("ours", setup_of(), random_batches(setup_of()))().name == "ours"

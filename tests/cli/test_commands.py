@@ -81,8 +81,8 @@ def test_inspect(command, text_file):
         (["train", "kjv-words", "--name", "../x"], "cannot be a run's name"),
         (["train", "kjv-words", "--data", "missing.txt"], "missing.txt"),
         (["train", "kjv-words", "corpus.source=kvj"], "kjv"),
-        (["evaluate", "saved_models/none"], "no run"),
-        (["export", "saved_models/none"], "no run"),
+        (["evaluate", "saved_models/none"], "not a run: it has no config.json"),
+        (["export", "saved_models/none"], "not a run: it has no config.json"),
         (["inspect", "missing.txt"], "missing.txt"),
     ],
 )
@@ -133,5 +133,5 @@ def test_sigterm_stops_after_a_checkpoint(tmp_path, text_file):
         process.wait(timeout=60)
     err = (tmp_path / "err").read_text()
     assert process.returncode == 143 and "Traceback" not in err
-    assert "The same command goes on from there" in one_line(err)
+    assert "The same command resumes from there." in one_line(err)
     assert list((tmp_path / "mine" / "checkpoints").iterdir())

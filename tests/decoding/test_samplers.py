@@ -90,8 +90,8 @@ def test_repeated_ngrams_are_banned_by_each_rows_own_size(cases):
 def test_right_aligned_and_seen():
     ragged = tf.ragged.constant([[1, 2], [], [3]], dtype=tf.int32)
     assert samplers.right_aligned(ragged).numpy().tolist() == [[1, 2], [-1, -1], [-1, 3]]
-    seen = samplers.seen_in(samplers.right_aligned(ragged), 4).numpy()
-    assert [np.flatnonzero(row).tolist() for row in seen] == [[1, 2], [], [3]]
+    counts = samplers.count_seen(samplers.right_aligned(ragged), 4).numpy()
+    assert counts.tolist() == [[0, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
     assert samplers.right_aligned(ragged[:0]).shape[0] == 0
 
 

@@ -230,7 +230,7 @@ def step_by_step(layer, x, states, mask):
 
 @pytest.mark.parametrize(
     "name, returned, go_backwards, mask, in_graph",
-    pairwise(LAYERS, [(0, 0), (0, 1), (1, 0), (1, 1)], [False, True], ["none", "holes", "zeros"], [False, True]),
+    pairwise([*LAYERS], [(0, 0), (0, 1), (1, 0), (1, 1)], [False, True], ["none", "holes", "zeros"], [False, True]),
 )
 def test_a_layer_runs_from_given_states_and_returns_all_steps(name, returned, go_backwards, mask, in_graph, fast_runs):
     options = {"return_sequences": bool(returned[0]), "return_state": bool(returned[1]), "go_backwards": go_backwards}

@@ -1,4 +1,4 @@
-"""Downloads: an index and archives of the test's own, whole, wrong and hostile; nothing of them is ever unpacked."""
+"""Downloads: an index and archives of the tests' own, complete, wrong and hostile; none is ever unpacked."""
 
 import hashlib
 import importlib
@@ -11,7 +11,7 @@ from xml.sax.saxutils import quoteattr
 import pytest
 
 from pipeline.config import CorpusConfig
-from pipeline.data import corpus, downloads
+from pipeline.data import corpus, downloads, nltk_corpora
 from tests.conftest import refusal
 
 BOOKS = {f"gutenberg/{number}.txt": f"Book {number}.\n" * 20 for number in range(3)}
@@ -50,7 +50,7 @@ def publish(tmp_path, monkeypatch):
         monkeypatch.setattr(nltk.downloader.Downloader, "DEFAULT_URL", index.as_uri())
 
     monkeypatch.setattr(nltk.data, "path", [])
-    monkeypatch.setattr(corpus, "NLTK_DIRECTORY", tmp_path / "nltk")
+    monkeypatch.setattr(nltk_corpora, "NLTK_DIRECTORY", tmp_path / "nltk")
     yield publish_one
     unload = vars(vars(importlib.import_module("nltk.corpus"))["gutenberg"]).get("_unload")
     if unload:
@@ -68,7 +68,7 @@ def load():
 @pytest.mark.parametrize("missing", [None, "sha256_checksum"])
 def test_a_corpus_is_downloaded_once_and_read_as_it_came(publish, tmp_path, missing):
     publish(archive(), **({missing: None} if missing else {}))
-    texts = ["".join(piece.text for piece in split) for split in load()[2:]]
+    texts = ["".join(example.target for example in split) for split in load()[2:]]
     assert "".join(texts) == "".join(BOOKS.values())
     assert everything_below(tmp_path / "nltk") == ["corpora/gutenberg.zip"]
     publish(b"gone")
@@ -81,8 +81,8 @@ def test_a_corpus_is_downloaded_once_and_read_as_it_came(publish, tmp_path, miss
         ({"sha256_checksum": "0" * 64}, "another checksum"),
         ({"sha256_checksum": None, "checksum": "0" * 32}, "another checksum"),
         ({"sha256_checksum": None, "checksum": None}, "no checksum"),
-        ({"size": 7}, "not of the 7 bytes"),
-        ({"size": 10**6}, "not of the 1000000 bytes"),
+        ({"size": 7}, "does not have the 7 bytes"),
+        ({"size": 10**6}, "does not have the 1000000 bytes"),
         ({"id": "brown"}, "not found"),
         ({"size": None}, "could not be downloaded"),
         ({"url": "file:///nowhere/gutenberg.zip"}, "nowhere"),
@@ -115,7 +115,7 @@ def test_links_and_what_is_no_archive_are_refused(publish, tmp_path):
 
 
 def test_no_more_is_read_than_there_should_be(publish, tmp_path, monkeypatch):
-    monkeypatch.setattr(downloads, "BLOCK_BYTES", 10)
+    monkeypatch.setattr(downloads, "CHUNK_BYTES", 10)
     read = []
 
     class Endless(io.RawIOBase):
@@ -128,5 +128,5 @@ def test_no_more_is_read_than_there_should_be(publish, tmp_path, monkeypatch):
     monkeypatch.setattr(
         urllib.request, "urlopen", lambda url, **settings: Endless() if url.endswith(".zip") else original(url)
     )
-    assert "not of the 25 bytes" in refusal(load)
+    assert "does not have the 25 bytes" in refusal(load)
     assert sum(read) == 26

@@ -1,6 +1,5 @@
 """Tests of the tokenizer: round trips, vocabularies, files, and the export."""
 
-import doctest
 import json
 import subprocess
 import sys
@@ -9,25 +8,21 @@ import unicodedata
 import keras
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import TokenizerConfig
 from pipeline.data import chunks
 from pipeline.data import tokenizer as tokenizer_module
-from pipeline.data.tokenizer import LEVELS, build, digest, load
+from pipeline.data.examples import Example
+from pipeline.data.splits import Split
+from pipeline.data.tokenizer import LEVELS, build, build_tokenizers, digest, load
 from pipeline.settings import RequestError
+from tests.data.test_segmentation import any_text, quick
 
 ENGLISH = "In the beginning God created the heaven and the earth.\nI don't know, he said;\tGod's word -- 42 of 'em!\n"
 CHINESE = "我喜歡學習。\n他说：“你好”，然後走了。\n"
 TEXT = (ENGLISH + CHINESE + "the earth\nGod God\n") * 4
-
-quick = settings(max_examples=60, deadline=None)
-# Text that has what the levels tell apart more often than chance would: white space, apostrophes, Han, emoji, marks.
-any_text = st.text(
-    st.sampled_from(list(" \n\t\r'’.-a1é\u0301\u00a0\u3000\x00\x1c\u2581我々かカ😀\u200d"))
-    | st.characters(codec="utf-8")
-)
 
 
 @pytest.fixture(scope="module", params=LEVELS)
@@ -120,42 +115,6 @@ def test_chinese_subwords_join_to_the_text(subwords):
     assert len(tokens(subwords, "我喜歡學習。\n")) <= 7
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("I don't know God’s law.", ["I", " don't", " know", " God’s", " law", "."]),
-        ("'tis 'em dogs' a''b", ["'", "tis", " '", "em", " dogs", "'", " a", "'", "'", "b"]),
-        ("a  b \n\tc ", ["a", " ", " b", " ", "\n", "\t", "c", " "]),
-        ("x = (y+1)...", ["x", " =", " (", "y", "+", "1", ")", ".", ".", "."]),
-        ("the 我a喜 々〇", ["the", " ", "我", "a", "喜", " ", "々", "〇"]),
-        ("한국어 좋다", ["한국어", " 좋다"]),
-        ("カタカナと漢字", ["カタカナと", "漢", "字"]),
-        ("naïve cafe\u0301 3.14 हिन्दी", ["naïve", " cafe\u0301", " 3", ".", "14", " हिन्दी"]),
-        ("a\u00a0b\u3000c", ["a", "\u00a0", "b", "\u3000", "c"]),
-        ("ok 😀😀", ["ok", " 😀", "😀"]),
-    ],
-)
-def test_words(text, expected):
-    pieces = tokenizer_module.split_words(tf.constant([text])).to_list()[0]
-    assert [piece.decode() for piece in pieces] == expected
-
-
-def test_rows_do_not_touch():
-    rows = ["", "a", "'", "b ", "", "", " c", "d'", "e", ""]
-    together = tokenizer_module.split_words(tf.constant(rows)).to_list()
-    assert together == [tokenizer_module.split_words(tf.constant([row])).to_list()[0] for row in rows]
-
-
-@quick
-@given(st.lists(any_text, max_size=6))
-@pytest.mark.parametrize("level", tokenizer_module.SPLITTERS)
-def test_strings_are_cut_as_tensors_are(level, texts):
-    cut = tokenizer_module.split_strings(level, texts)
-    expected = tokenizer_module.SPLITTERS[level](tf.constant(texts, tf.string))
-    assert cut.to_list() == expected.to_list()
-    assert (cut.dtype, cut.row_splits.dtype) == (expected.dtype, expected.row_splits.dtype)
-
-
 def test_strings_get_the_ids_that_tensors_get(tokenizer):
     texts = [TEXT, "", "€ the", "don't\n", ""]
     assert tokenizer.tokenize_strings(texts).to_list() == ids(tokenizer, *texts)
@@ -228,11 +187,6 @@ def test_bad_bytes_are_the_replacement_character():
         assert known.unknown_id not in ids(known, b"a \xff")[0]
 
 
-def test_examples_in_the_documentation():
-    results = doctest.testmod(tokenizer_module)
-    assert results.attempted > 3 and results.failed == 0
-
-
 # === Vocabularies ===
 
 
@@ -289,19 +243,21 @@ def test_threads_count_the_same(level, monkeypatch):
     assert vocabularies[0] == vocabularies[1] and len(set(vocabularies[0])) == len(vocabularies[0])
 
 
+def test_pairs_have_a_tokenizer_for_each_side_or_share_one():
+    training = Split(lambda: [Example("un deux", "one two"), Example("trois", "three")])
+    config = TokenizerConfig(level="word", source_level="character")
+    target, source = build_tokenizers(config, training, has_source=True)
+    assert target.vocabulary[4:] == ("un", " deux", "trois")
+    assert set(source.vocabulary[4:]) == set("one twothree") and source.level == "character"
+    one, other = build_tokenizers(TokenizerConfig(level="word", shared=True), training, has_source=True)
+    assert one is other and one.vocabulary[4:] == ("one", " two", "three", "un", " deux", "trois")
+    target, source = build_tokenizers(TokenizerConfig(level="word"), training, has_source=False)
+    assert target.vocabulary[4:] == ("un", " deux", "trois") and source is None
+
+
 def test_half_a_character_counts_as_a_question_mark():
     for level in ("character", "word", "whitespace"):
         assert build(TokenizerConfig(level=level), ["a \ud83d"]).vocabulary[-1].strip() == "?"
-
-
-def test_the_sample_is_bounded_and_repeatable():
-    lines = [f"line {i} " + "x" * (i % 50) + "\n" for i in range(2000)]
-    sample = tokenizer_module._sample_sentences(lines, 5000)
-    assert 4900 < sum(map(len, sample)) <= 5000
-    assert sample == tokenizer_module._sample_sentences(["".join(lines[:700]), "".join(lines[700:])], 5000)
-    numbers = [int(sentence.split()[1]) for sentence in sample]
-    assert numbers == sorted(numbers) and 700 < sum(numbers) / len(numbers) < 1300  # from everywhere
-    assert [len(cut) for cut in tokenizer_module._sample_sentences(["y" * 2500], 5000)] == [1000, 1000, 500]
 
 
 # === Files ===

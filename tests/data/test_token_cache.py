@@ -1,4 +1,4 @@
-"""Tests of the way from text to ids on disk."""
+"""The way from text to ids on disk, and the cache."""
 
 import dataclasses
 import gc
@@ -14,9 +14,9 @@ from pipeline.config import CorpusConfig, TokenizerConfig
 from pipeline.data import chunks, token_cache
 from pipeline.data import corpus as corpora
 from pipeline.data import tokenizer as tokenizers
-from pipeline.data.batching import Strands, Windows, to_dataset
-from pipeline.data.corpus import Piece
-from pipeline.data.token_cache import TokenFile, prepare, write_ids
+from pipeline.data.batching import Streams, Windows, to_dataset
+from pipeline.data.examples import Example
+from pipeline.data.token_cache import TokenFile, prepare, write_split
 from pipeline.settings import RequestError
 from tests.conftest import some_lines
 
@@ -31,12 +31,12 @@ def tokenizer():
 # === Ids on disk ===
 
 
-def test_write_ids_counts_tokens_unknown_documents_and_characters(tokenizer, tmp_path):
-    text = [Piece("I like茶。", True), Piece("我不喜歡", True), Piece("", True)]
-    tokens = write_ids(text, tokenizer, tmp_path / "x.ids")
+def test_tokens_unknown_documents_and_characters_are_counted(tokenizer, tmp_path):
+    text = [Example("I like茶。"), Example("我不喜歡"), Example("")]
+    tokens = write_split(text, tokenizer, None, tmp_path / "x")
     # I, like, 茶, 。, end; 我, 不 (unknown), 喜, 歡, end; end. Characters with the three ends: 8 + 4 + 0 + 3.
     assert (tokens.tokens, tokens.unknown, tokens.documents, tokens.characters) == (11, 1, 3, 15)
-    assert tokens.dtype == "uint16"
+    assert tokens.target.dtype == "uint16"
     assert tokens.bounds.tolist() == [0, 5, 10, 11]
     assert tokens.ids[6] == UNKNOWN
     expected = [*tokenizer.tokenize(["I like茶。"]).to_list()[0], END]
@@ -44,8 +44,8 @@ def test_write_ids_counts_tokens_unknown_documents_and_characters(tokenizer, tmp
 
 
 def test_a_document_of_several_pieces_ends_once(tokenizer, tmp_path):
-    text = [Piece("I like", False), Piece(" tea.", True), Piece("tea", False)]
-    tokens = write_ids(text, tokenizer, tmp_path / "x.ids")
+    text = [Example("I like", ends=False), Example(" tea."), Example("tea", ends=False)]
+    tokens = write_split(text, tokenizer, None, tmp_path / "x")
     # The split was cut inside its last document, which therefore has no end.
     whole, begun = tokenizer.tokenize(["I like tea.", "tea"]).to_list()
     assert tokens.ids.tolist() == [*whole, END, *begun]
@@ -54,11 +54,11 @@ def test_a_document_of_several_pieces_ends_once(tokenizer, tmp_path):
 
 
 def test_groups_of_pieces_make_no_difference(tokenizer, tmp_path, monkeypatch):
-    text = [Piece("I like tea.", i % 3 > 0) for i in range(20)]
-    whole = write_ids(text, tokenizer, tmp_path / "whole.ids")
-    monkeypatch.setattr(token_cache, "PIECES_CHARACTERS", 30)
-    parts = write_ids(text, tokenizer, tmp_path / "parts.ids")
-    assert (tmp_path / "whole.ids").read_bytes() == (tmp_path / "parts.ids").read_bytes()
+    text = [Example("I like tea.", ends=i % 3 > 0) for i in range(20)]
+    whole = write_split(text, tokenizer, None, tmp_path / "whole")
+    monkeypatch.setattr(token_cache, "TOKENIZED_CHARACTERS", 30)
+    parts = write_split(text, tokenizer, None, tmp_path / "parts")
+    assert Path(whole.target.path).read_bytes() == Path(parts.target.path).read_bytes()
     assert (whole.tokens, whole.documents, whole.characters) == (parts.tokens, parts.documents, parts.characters)
 
 
@@ -67,36 +67,36 @@ def test_threads_make_no_difference(level, tmp_path, monkeypatch):
     lines = some_lines(200)
     tokenizer = tokenizers.build(TokenizerConfig(level=level), lines)
     lines += ["unknown: €"]
-    text = [Piece(line, i % 3 > 0) for i, line in enumerate(lines)]
+    text = [Example(line, ends=i % 3 > 0) for i, line in enumerate(lines)]
     monkeypatch.setattr(chunks, "THREADS", 4)
-    whole = write_ids(text, tokenizer, tmp_path / "whole.ids")
-    monkeypatch.setattr(token_cache, "PIECES_CHARACTERS", 30)
-    parts = write_ids(text, tokenizer, tmp_path / "parts.ids")
-    assert dataclasses.replace(parts, path=whole.path) == whole and whole.unknown > 0
+    whole = write_split(text, tokenizer, None, tmp_path / "whole")
+    monkeypatch.setattr(token_cache, "TOKENIZED_CHARACTERS", 30)
+    parts = write_split(text, tokenizer, None, tmp_path / "parts")
+    assert dataclasses.replace(parts.target, path=whole.target.path) == whole.target and whole.unknown > 0
     assert parts.ids.tolist() == whole.ids.tolist()
     rows = tokenizer.tokenize(tf.constant(lines)).to_list()
-    expected = [token for row, piece in zip(rows, text, strict=True) for token in [*row, *[END] * piece.ends]]
+    expected = [token for row, example in zip(rows, text, strict=True) for token in [*row, *[END] * example.ends]]
     assert parts.ids.tolist() == expected
 
 
 def test_a_text_that_is_refused_deep_inside_comes_out_as_it_is(tokenizer, tmp_path, monkeypatch):
     def broken():
-        yield from [Piece("I like tea.", True)] * 9
+        yield from [Example("I like tea.")] * 9
         raise RequestError("byte 7 does not fit")
 
     def refuse(texts):
         raise RequestError("no such token")
 
-    monkeypatch.setattr(token_cache, "PIECES_CHARACTERS", 30)
+    monkeypatch.setattr(token_cache, "TOKENIZED_CHARACTERS", 30)
     with pytest.raises(RequestError, match="byte 7"):
-        write_ids(broken(), tokenizer, tmp_path / "x.ids")
+        write_split(broken(), tokenizer, None, tmp_path / "x")
     refusing = SimpleNamespace(vocabulary_size=9, tokenize_strings=refuse)
     with pytest.raises(RequestError, match="no such token"):
-        write_ids([Piece("I like tea.", True)] * 9, refusing, tmp_path / "x.ids")
+        write_split([Example("I like tea.")] * 9, refusing, None, tmp_path / "x")
 
 
 def test_an_empty_split_has_no_ids(tokenizer, tmp_path):
-    tokens = write_ids([], tokenizer, tmp_path / "x.ids")
+    tokens = write_split([], tokenizer, None, tmp_path / "x")
     assert tokens.tokens == tokens.documents == tokens.characters == len(tokens.ids) == 0
     assert tokens.bounds.tolist() == [0]
 
@@ -104,13 +104,30 @@ def test_an_empty_split_has_no_ids(tokenizer, tmp_path):
 @pytest.mark.parametrize("size, dtype", [(1 << 16, "uint16"), ((1 << 16) + 1, "int32")])
 def test_ids_take_as_many_bytes_as_the_vocabulary_needs(tokenizer, tmp_path, size, dtype):
     large = SimpleNamespace(vocabulary_size=size, tokenize_strings=tokenizer.tokenize_strings)
-    tokens = write_ids([Piece("I like tea.", True)], large, tmp_path / "x.ids")
-    assert tokens.dtype == dtype
-    assert (tmp_path / "x.ids").stat().st_size == tokens.tokens * np.dtype(dtype).itemsize
+    tokens = write_split([Example("I like tea.")], large, None, tmp_path / "x")
+    assert tokens.target.dtype == dtype
+    assert Path(tokens.target.path).stat().st_size == tokens.tokens * np.dtype(dtype).itemsize
     assert tokens.ids.tolist() == [*tokenizer.tokenize(["I like tea."]).to_list()[0], END]
 
 
-def test_bounds_are_found_across_blocks(tmp_path, monkeypatch):
+def test_pairs_have_a_file_for_each_side(tokenizer, tmp_path, monkeypatch):
+    letters = tokenizers.build(TokenizerConfig(level="character"), ["abc"])
+    text = [Example("I like tea.", "abc"), Example("tea", "d"), Example("我喜歡茶。", "ba")] * 5
+    monkeypatch.setattr(token_cache, "TOKENIZED_CHARACTERS", 30)
+    pairs = write_split(text, tokenizer, letters, tmp_path / "pairs")
+    targets = write_split([Example(pair.target) for pair in text], tokenizer, None, tmp_path / "targets")
+    sources = write_split([Example(pair.source) for pair in text], letters, None, tmp_path / "sources")
+    for column, alone in ((pairs.target, targets.target), (pairs.source, sources.target)):
+        assert dataclasses.replace(column, path=alone.path) == alone
+        assert column.ids.tolist() == alone.ids.tolist()
+    figures = (pairs.tokens, pairs.unknown, pairs.documents, pairs.characters)
+    assert figures == (targets.tokens, targets.unknown, targets.documents, targets.characters)
+    assert pairs.ids.tolist() == targets.ids.tolist() and pairs.bounds.tolist() == targets.bounds.tolist()
+    assert pairs.read(np.array([2]), 3).tolist() == targets.read(np.array([2]), 3).tolist()
+    assert pairs.source.unknown == 5 and targets.source is None
+
+
+def test_bounds_are_found_across_chunks(tmp_path, monkeypatch):
     monkeypatch.setattr(token_cache, "BOUNDS_TOKENS", 100)
     ids = np.zeros(105, np.uint16)
     ids[[99, 100, 104]] = END
@@ -134,12 +151,12 @@ def test_rows_are_read_as_from_a_ring(tmp_path):
         gc.collect()
     assert not caught, "a file was left open"
     (tmp_path / "x.ids").write_bytes(b"half")
-    with pytest.raises(RequestError, match="x.ids is not whole: delete its folder"):
+    with pytest.raises(RequestError, match="x.ids is not complete: delete its folder"):
         TokenFile(str(tmp_path / "x.ids"), "uint16", len(ids), unknown=0, documents=0, characters=0).read(ids, 3)
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux says what a process has mapped")
-@pytest.mark.parametrize("kind", [Strands, Windows])
+@pytest.mark.parametrize("kind", [Streams, Windows])
 def test_running_text_is_never_mapped_into_memory(kind, tmp_path):
     ids = np.arange(100_000, dtype=np.uint16) % 999 + 4
     ids.tofile(tmp_path / "x.ids")
@@ -163,7 +180,7 @@ def test_prepare_tokenizes_once(corpus, tiny_config, tokenizer, tmp_path, monkey
     def refuse(*arguments):
         raise AssertionError("tokenized again")
 
-    monkeypatch.setattr(token_cache, "write_ids", refuse)
+    monkeypatch.setattr(token_cache, "write_split", refuse)
     assert prepare(corpus, tiny_config.corpus, tokenizer, "digest", tmp_path) == first
     with pytest.raises(AssertionError, match="again"):  # another tokenizer
         prepare(corpus, tiny_config.corpus, tokenizer, "another", tmp_path)
@@ -173,14 +190,24 @@ def test_prepare_tokenizes_once(corpus, tiny_config, tokenizer, tmp_path, monkey
         prepare(corpus._replace(checksum="another"), tiny_config.corpus, tokenizer, "digest", tmp_path)
 
 
+def test_the_cache_of_pairs_is_found_again(tokenizer, tmp_path):
+    config = CorpusConfig(source="reverse", pairs=20)
+    corpus = corpora.load(config, has_source=True)
+    first = prepare(corpus, config, tokenizer, "digest", tmp_path, tokenizer)
+    assert prepare(corpus, config, tokenizer, "digest", tmp_path, tokenizer) == first
+    assert [split.documents for split in first.values()] == [20, 1_000, 2_000]
+    assert all(split.source.documents == split.documents for split in first.values())
+    assert prepare(corpus, config, tokenizer, "digest", tmp_path)["training"].source is None
+
+
 def test_an_interrupted_prepare_leaves_nothing_behind(corpus, tiny_config, tokenizer, tmp_path, monkeypatch):
-    def broken(split, tokenizer, path):
-        if "test" in str(path):
+    def broken(split, tokenizer, source_tokenizer, folder):
+        if folder.name == "test":
             raise KeyboardInterrupt
-        return write_ids(split, tokenizer, path)
+        return write_split(split, tokenizer, source_tokenizer, folder)
 
     with monkeypatch.context() as patched:
-        patched.setattr(token_cache, "write_ids", broken)
+        patched.setattr(token_cache, "write_split", broken)
         with pytest.raises(KeyboardInterrupt):
             prepare(corpus, tiny_config.corpus, tokenizer, "digest", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
@@ -188,11 +215,11 @@ def test_an_interrupted_prepare_leaves_nothing_behind(corpus, tiny_config, token
     assert [len(split.ids) for split in splits.values()] == [split.tokens for split in splits.values()]
 
 
-def test_a_half_folder_is_made_anew(corpus, tiny_config, tokenizer, tmp_path):
+def test_an_incomplete_folder_is_made_again(corpus, tiny_config, tokenizer, tmp_path):
     whole = prepare(corpus, tiny_config.corpus, tokenizer, "digest", tmp_path)
     [folder] = (path for path in tmp_path.iterdir() if path.is_dir())
     (folder / "ids.json").unlink()
-    (folder / "training.ids").write_bytes(b"half")
+    (folder / "training" / "target.ids").write_bytes(b"half")
     again = prepare(corpus, tiny_config.corpus, tokenizer, "digest", tmp_path)
     assert again == whole
     assert len(again["training"].ids) == whole["training"].tokens
