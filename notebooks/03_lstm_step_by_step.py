@@ -49,6 +49,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is impor
 import inspect  # noqa: E402
 import itertools  # noqa: E402
 import tempfile  # noqa: E402
+import textwrap  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import keras  # noqa: E402
@@ -367,7 +368,7 @@ print("continues:", (following[:, 0] == targets[:, -1]).all())
 # them into two tensors (layers, B, U).
 
 # %%
-print(inspect.getsource(Document003.build))
+print(textwrap.dedent(inspect.getsource(Document003.build)))
 
 # %%
 keras.utils.set_random_seed(config.training.seed)

@@ -1,4 +1,4 @@
-"""Atomic writes: a file or folder is either the old one or the complete new one, however a process or the machine ends."""
+"""Atomic writes: however a process or the machine ends, a file or folder is the old one or the complete new one."""
 
 from __future__ import annotations
 

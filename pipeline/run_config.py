@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from pipeline.config import CorpusConfig, DatasetConfig, SamplingConfig, Tokeniz
 from pipeline.models.families import config_class
 from pipeline.models.language_model.config import LanguageModelConfig
 from pipeline.models.model_config import ModelConfig
-from pipeline.settings import RequestError, Section, is_section, nearest, parse, setting
+from pipeline.settings import RequestError, Section, field_types, is_section, nearest, parse, setting
 
 
 @dataclass(frozen=True)
@@ -98,10 +97,10 @@ def override(config: RunConfig, assignments: Iterable[str]) -> RunConfig:
         section, dot, field = path.partition(".")
         if not (equals and dot):
             raise RequestError(f"{assignment!r} is not of the form section.field=value, for example model.units=256.")
-        sections = [name for name, kind in typing.get_type_hints(RunConfig).items() if is_section(kind)]
+        sections = [name for name, kind in field_types(RunConfig).items() if is_section(kind)]
         if section not in sections:
             raise RequestError(f"Unknown section {section!r} in {assignment!r}: {nearest(section, sections)}.")
-        kinds = typing.get_type_hints(type(getattr(config, section)))
+        kinds = field_types(type(getattr(config, section)))
         if field not in kinds:
             raise RequestError(f"Unknown field {field!r} in {assignment!r}: {nearest(field, kinds)}.")
         changes.setdefault(section, {})[field] = parse(assignment, text, kinds[field])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import functools
 import json
 import math
 import typing
@@ -96,7 +97,7 @@ class Section:
     """Base of frozen dataclasses whose fields are declared with `setting` and checked when an instance is created."""
 
     def __post_init__(self):
-        kinds = typing.get_type_hints(type(self))
+        kinds = field_types(type(self))
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, str):
@@ -104,6 +105,12 @@ class Section:
             value = _as_type(f"{type(self).__name__}.{field.name}", value, kinds[field.name])
             object.__setattr__(self, field.name, value)
             _check_range(field, value)
+
+
+@functools.cache
+def field_types(cls: type[Section]) -> Mapping[str, Any]:
+    """Returns the type of each field of a section; evaluating the annotations takes a while, so it is done once."""
+    return typing.get_type_hints(cls)
 
 
 def to_json(config: Section) -> dict[str, Any]:
@@ -139,7 +146,7 @@ def from_json(cls: type[Section], values: Mapping[str, Any], classes: Mapping[st
     Traceback (most recent call last):
     pipeline.settings.RequestError: Unknown field 'epochs' in Section: Allowed: none.
     """
-    kinds = typing.get_type_hints(cls) | (classes or {})
+    kinds = {**field_types(cls), **(classes or {})}
     if not isinstance(values, Mapping):
         raise RequestError(f"{cls.__name__} is {values!r}, but must be an object with the fields {', '.join(kinds)}.")
     for name in values:

@@ -195,7 +195,8 @@ def test_no_module_runs_what_it_loads(path):
     [
         "import pickle", "import os, marshal as m", "from pickle import load", "from six.moves import cPickle",
         "def f():\n    import dill", "import joblib.numpy_pickle", "import shelve", "from pandas import pickle",
-        "importlib.import_module('pickle')", "importlib.import_module(name)", "importlib.import_module(f'pipeline.{x}')", "import_module('marshal')",
+        "importlib.import_module('pickle')", "importlib.import_module(name)", "import_module(f'pipeline.{x}')",
+        "import_module('marshal')",
         "__import__('os')", "eval(x)", "exec(x)",
         "compile(x, '', 'exec')", "run = eval", "map(eval, x)", "builtins.exec(x)",
         "yaml.load(x)", "yaml.load(x, Loader=yaml.Loader)", "yaml.unsafe_load(x)", "yaml.full_load(x)",

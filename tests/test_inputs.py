@@ -257,7 +257,7 @@ FILES = [
         "a .tsv with a short row",
         "inspect a.tsv",
         "a.tsv, line 2",
-        "1 of 2 columns",
+        "1 of at least 2 columns",
         files=book("id\ttext\n1\n", "a.tsv"),
     ),
 ]

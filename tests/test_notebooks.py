@@ -88,6 +88,7 @@ def test_the_outputs_name_no_place_of_the_machine_that_ran_them(name):
     assert "/root" not in text and "/home" not in text and "site-packages" not in text
 
 
+@pytest.mark.slow
 @each_notebook
 def test_it_runs_from_top_to_bottom(name):
     assert any("parameters" in cell.metadata.get("tags", []) for cell in jupytext.read(source_of(name)).cells)

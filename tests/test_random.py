@@ -30,7 +30,9 @@ from pipeline.config import (
 from pipeline.data.subwords import STAND_INS
 from pipeline.data.tokenizer import LEVELS, SPECIAL_TOKENS, build, load
 from pipeline.decoding import loop, samplers
-from pipeline.decoding.signatures import BEAMS
+from pipeline.decoding.beam_search import SEARCH_DTYPES, Search
+from pipeline.decoding.loop import SAMPLING_DTYPES, Sampling
+from pipeline.decoding.signatures import MAX_BEAMS
 from pipeline.models.families import FAMILIES
 from pipeline.run_config import RunConfig, from_json, override
 from pipeline.serving import export
@@ -168,27 +170,20 @@ usual = {
     "temperature": st.floats(0, 2, width=32),
     "top_k": st.integers(0, 9),
     "top_p": st.floats(0.125, 1, width=32),
+    "min_p": st.floats(0, 1, width=32),
     "repetition_penalty": st.floats(0.5, 2, width=32),
+    "no_repeat_ngram": st.integers(0, 4),
     "length_penalty": st.floats(-2, 2, width=32),
     "beam_width": st.integers(0, 9),
 }
-KINDS = {
-    "max_new_tokens": np.int32,
-    "temperature": np.float32,
-    "top_k": np.int32,
-    "top_p": np.float32,
-    "repetition_penalty": np.float32,
-    "seed": np.int64,
-    "beam_width": np.int32,
-    "length_penalty": np.float32,
-}
+DTYPES = {name: dtype.as_numpy_dtype for name, dtype in (SAMPLING_DTYPES._asdict() | SEARCH_DTYPES._asdict()).items()}
 # One long row holds up its whole batch: where the text may be as long as it will, Hypothesis is seldom patient.
 few_tokens = st.integers(0, 5) | st.integers(0, 5) | st.integers(-(2**31), 5)
 many_tokens = st.integers(0, 60).flatmap(lambda i: any_int32 if i == 53 else few_tokens)
 PARAMETERS = {
     "max_new_tokens": many_tokens,
     "seed": any_int64,
-    **{name: values | (any_float if KINDS[name] == np.float32 else any_int32) for name, values in usual.items()},
+    **{name: values | (any_float if DTYPES[name] == np.float32 else any_int32) for name, values in usual.items()},
 }
 
 
@@ -199,20 +194,20 @@ def parameters_of(names):
 
 def columns(rows: list[dict]) -> dict[str, tf.Tensor]:
     """Turns rows of parameters into the arguments of a signature, one tensor each; there must be a row."""
-    return {name: tf.constant([row[name] for row in rows], KINDS[name]) for name in rows[0]}
+    return {name: tf.constant([row[name] for row in rows], DTYPES[name]) for name in rows[0]}
 
 
 BANNED = [(), (PADDING, START), (PADDING, UNKNOWN, START), (PADDING, UNKNOWN, START, END), tuple(range(V))]
 
 
-def _decode(banned_ids, no_repeat_ngram):
+def _decode(banned_ids):
     """Returns the decoding loop as a graph, on a model whose logits are a table: row by row, token by token."""
 
     @tf.function(
         autograph=False,
         input_signature=[
             tf.TensorSpec([None, V, V]),
-            *(tf.TensorSpec([None], KINDS[name]) for name in loop.Sampling._fields),
+            *(tf.TensorSpec([None], DTYPES[name]) for name in Sampling._fields),
         ],
     )
     def decode(table, *parameters):
@@ -222,12 +217,11 @@ def _decode(banned_ids, no_repeat_ngram):
             table,
             (),
             first,
-            loop.Sampling(*parameters),
+            Sampling(*parameters),
             end_id=END,
             padding_id=PADDING,
             limit=8,
             banned_ids=banned_ids,
-            no_repeat_ngram=no_repeat_ngram,
         )
 
     return decode
@@ -235,21 +229,21 @@ def _decode(banned_ids, no_repeat_ngram):
 
 @pytest.fixture(scope="module")
 def decode():
-    return {banned_ids: _decode(banned_ids, len(banned_ids) % 3) for banned_ids in BANNED}
+    return {banned_ids: _decode(banned_ids) for banned_ids in BANNED}
 
 
 tables = npst.arrays(np.float32, (V, V), elements=any_float | st.floats(-5, 5, width=32), fill=st.just(0.0))
 
 
 @given(
-    rows=st.lists(st.tuples(tables, parameters_of(loop.Sampling._fields)), min_size=1, max_size=3),
+    rows=st.lists(st.tuples(tables, parameters_of(Sampling._fields)), min_size=1, max_size=3),
     banned_ids=st.sampled_from(BANNED),
 )
 def test_decoding_takes_any_logits_and_parameters(decode, rows, banned_ids):
     arguments = columns([parameters for _, parameters in rows])
     table = np.stack([table for table, _ in rows])
     ids, tokens, log_probability = (
-        part.numpy() for part in decode[banned_ids](table, *(arguments[name] for name in loop.Sampling._fields))
+        part.numpy() for part in decode[banned_ids](table, *(arguments[name] for name in Sampling._fields))
     )
     most = np.clip(arguments["max_new_tokens"], 0, 8)
     assert ((tokens >= np.minimum(most, 1)) & (tokens <= most)).all() and ids.shape == (len(rows), tokens.max())
@@ -289,6 +283,20 @@ def test_top_p_keeps_the_smallest_nucleus(logits, p):
             assert share[inside].sum() >= wanted - 1e-5
             likelier = inside & (row > row[inside].min())
             assert wanted >= 1 or share[likelier].sum() < max(wanted, 0.0) + 1e-5
+
+
+@given(logits=ordinary, p=st.lists(PARAMETERS["min_p"], min_size=3, max_size=3))
+def test_min_p_keeps_what_is_likely_enough(logits, p):
+    kept = samplers.keep_min_p(tf.constant(logits), tf.constant(p, tf.float32)).numpy()
+    probabilities = np.exp(logits.astype(np.float64))
+    for row, inside, share, wanted in zip(logits, kept > -math.inf, probabilities, p, strict=True):
+        possible, wanted = row > -math.inf, min(wanted, 1.0)
+        assert inside[row.argmax()] and not inside[~possible].any()
+        if not wanted > 0:
+            assert (inside == possible).all()
+        else:
+            assert (share[inside] >= wanted * share.max() * (1 - 1e-5)).all()
+            assert (share[~inside] <= wanted * share.max() * (1 + 1e-5)).all()
 
 
 @given(logits=ordinary, uniforms=st.lists(st.integers(0, 2**24 - 1), min_size=3, max_size=3))
@@ -447,7 +455,7 @@ def ask(function, rows, names):
         for place, name in enumerate(("text", "target"))
         if name in function.structured_input_signature[1]
     }
-    values = {name: tf.constant([row[2][name] for row in rows], KINDS[name]) for name in names}
+    values = {name: tf.constant([row[2][name] for row in rows], DTYPES[name]) for name in names}
     outputs = {name: value.numpy() for name, value in function(**texts, **values).items()}
     assert all(len(value) == len(rows) for value in outputs.values())
     for text in outputs.get("text", np.array([])).ravel():
@@ -475,9 +483,9 @@ def test_serving_default_answers_anything(exports, model, rows, data):
 
 
 @each_model
-@given(rows=requests(*loop.Sampling._fields), data=st.data())
+@given(rows=requests(*Sampling._fields), data=st.data())
 def test_generate_answers_anything(exports, model, rows, data):
-    function, names = exports[model]["generate"], loop.Sampling._fields
+    function, names = exports[model]["generate"], Sampling._fields
     outputs = ask(function, rows, names)
     most = np.clip([row[2]["max_new_tokens"] for row in rows], 0, MAX_NEW_TOKENS)
     assert ((outputs["tokens"] >= np.minimum(most, 1)) & (outputs["tokens"] <= most)).all()
@@ -496,12 +504,12 @@ def test_score_answers_anything(exports, model, rows, data):
 
 
 @each_model
-@given(rows=requests("max_new_tokens", "beam_width", "length_penalty"), data=st.data())
+@given(rows=requests(*Search._fields), data=st.data())
 def test_beam_search_answers_anything(exports, model, rows, data):
-    function, names = exports[model]["beam_search"], ("max_new_tokens", "beam_width", "length_penalty")
+    function, names = exports[model]["beam_search"], Search._fields
     outputs = ask(function, rows, names)
     most = np.clip([row[2]["max_new_tokens"] for row in rows], 0, MAX_NEW_TOKENS)
-    widths = np.clip([row[2]["beam_width"] for row in rows], 1, BEAMS)
+    widths = np.clip([row[2]["beam_width"] for row in rows], 1, MAX_BEAMS)
     used = outputs["log_probability"] > -math.inf
     assert (outputs["log_probability"] <= 0).all() and (outputs["tokens"] <= most[:, None]).all()
     assert (used.sum(axis=1) <= widths).all() and used[:, :1].all()

@@ -17,6 +17,7 @@ from pipeline.cli import benchmarks, evaluation, generation, training
 from pipeline.cli.startup import tensorflow_errors
 from pipeline.settings import RequestError, nearest
 
+PROGRAM = "python -m pipeline"
 WORKED, FAILED, ASKED_WRONGLY, INTERRUPTED = 0, 1, 2, 130
 ADVICE = {  # by the system's own description of the error
     "No space left on device": "Free some space and start the same command again.",
@@ -84,34 +85,42 @@ class Parser(argparse.ArgumentParser):
         self.exit(ASKED_WRONGLY, f"pipeline: {message}. See {self.prog} --help.\n")
 
 
-def build_parsers() -> tuple[Parser, dict[str, Parser]]:
-    """Returns the parser of the whole command line, and the parser of each command by its name."""
-    parser = Parser(prog="python -m pipeline", description="Text generation with Keras and TensorFlow.")
-    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    commands = {}
-    for name, (function, add_arguments, text) in COMMANDS.items():
-        commands[name] = subparsers.add_parser(name, help=text, description=text)
-        add_arguments(commands[name])
-        commands[name].set_defaults(run=function)
-    return parser, commands
+def build_overview() -> Parser:
+    """Returns the parser of a command line without a command, which lists the commands."""
+    parser = Parser(prog=PROGRAM, description="Text generation with Keras and TensorFlow.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, (_, _, text) in COMMANDS.items():
+        commands.add_parser(name, help=text)
+    return parser
+
+
+def build_parser(name: str) -> Parser:
+    """Returns the parser of one command."""
+    function, add_arguments, text = COMMANDS[name]
+    parser = Parser(prog=f"{PROGRAM} {name}", description=text)
+    add_arguments(parser)
+    parser.set_defaults(run=function)
+    return parser
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
     """Parses a command line; options and other words may stand in any order, and after `--` nothing is an option."""
-    parser, commands = build_parsers()
     if not words or words[0].startswith("-"):
-        return parser.parse_args(words)
+        overview = build_overview()
+        overview.parse_args(words)  # shows the help, or refuses what is wrong
+        overview.error("the command comes first")
     name, *words = words
-    if name not in commands:
-        raise RequestError(f"Unknown command {name!r}: {nearest(name, commands)}.")
+    if name not in COMMANDS:
+        raise RequestError(f"Unknown command {name!r}: {nearest(name, COMMANDS)}.")
+    parser = build_parser(name)
     # Python versions differ in how they treat `--` when options and other words are mixed. What follows it is marked
     # with a character that no command line can contain, so that it never looks like an option.
     end = words.index("--") if "--" in words else len(words)
     words = [*words[: end + 1], *("\0" + word for word in words[end + 1 :])]
-    options, unknown = commands[name].parse_known_intermixed_args(words)
+    options, unknown = parser.parse_known_intermixed_args(words)
     unknown = _unmarked([word for word in unknown if word != "--"])
     if unknown:
-        commands[name].error(f"unrecognized arguments: {' '.join(unknown)}{_settings_hint(unknown)}")
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{_settings_hint(unknown)}")
     for option, value in vars(options).items():
         setattr(options, option, _unmarked(value))
     return options

@@ -41,8 +41,9 @@ def settings_help() -> str:
         default = getattr(RunConfig(), field.name)
         if is_section(type(default)) and field.name != "model":
             lines += section_help(field.name, default)
+    families = {name: type(make().model) for name, make in presets.PRESETS.items()}
     for config_class, _ in FAMILIES.values():
-        names = (name for name, make in presets.PRESETS.items() if type(make().model) is config_class)
+        names = (name for name, family in families.items() if family is config_class)
         lines += ["", f"model settings with {', '.join(names)}:", *section_help("model", config_class())]
     return "\n".join(lines)
 

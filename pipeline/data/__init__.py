@@ -9,6 +9,6 @@ set apart, and in the second column of ids. The files are read in the order in w
 * texts and pairs that need no file: `installed`, `docstrings`, `made_pairs`, `packaged`, `downloads`, `nltk_corpora`
 * the front of all these: `corpus`
 * from texts to ids: `segmentation`, `subwords`, `tokenizer`, `token_cache`
-* from ids to batches: `batching`
+* from ids to batches: `shuffling`, `batching`
 * what is in a text, before anyone trains on it: `inspection`, `inspection_report`
 """

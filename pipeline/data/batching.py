@@ -4,7 +4,7 @@
 
 The ids stay on disk. Every batch is a pure function of (seed, epoch, index): a position in the data is a number, and a
 resumed run continues with exactly the batches that it would have seen. Reading order: streams, windows, sentences,
-which of them a configuration asks for, tf.data, random orders.
+which of them a configuration asks for, tf.data.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.config import DatasetConfig
+from pipeline.data.shuffling import Buckets, generator, permute
 from pipeline.data.token_cache import TokenFile, TokenSplit
 from pipeline.data.tokenizer import Tokenizer
 from pipeline.settings import RequestError
@@ -69,7 +70,7 @@ class Streams:
     def batch(self, epoch: int, index: int) -> Batch:
         """Returns one batch of an epoch."""
         total, first = self.tokens.tokens, index * self.sequence_length
-        offset = 0 if self.seed is None else int(_generator(self.seed, epoch).integers(total))
+        offset = 0 if self.seed is None else int(generator(self.seed, epoch).integers(total))
         rows = np.arange(self.batch_size) * self.stream_length  # (B,)
         starts = (rows + first - 1 + offset) % total  # one before the first target
         ids = self.tokens.read(starts, self.sequence_length + 1).astype(np.int32)  # (B, T + 1)
@@ -173,7 +174,7 @@ class Sentences:
             lengths.append(self.sources.lengths)
         kept = np.flatnonzero(short)
         self.too_long = len(short) - len(kept)
-        self.order = _Buckets(kept, tuple(column[kept] for column in lengths), batch_size, seed)
+        self.order = Buckets(kept, tuple(column[kept] for column in lengths), batch_size, seed)
         self.steps = self.order.steps
 
     def batch(self, epoch: int, index: int) -> Batch:
@@ -203,41 +204,6 @@ class _Documents:
         return np.where(inside, self.ids[positions], Tokenizer.padding_id).astype(np.int32), inside
 
 
-class _Buckets:
-    """An order for each epoch, in which rows of nearly one length come together.
-
-    Args:
-        numbers: (N,) what is ordered.
-        lengths: arrays (N,) to sort by, the last of them first.
-        batch_size: B.
-        seed: picks each epoch's order.
-    """
-
-    GROUP = 64  # batches
-
-    def __init__(self, numbers: np.ndarray, lengths: tuple[np.ndarray, ...], batch_size: int, seed: int):
-        self.numbers, self.lengths, self.batch_size, self.seed = numbers, lengths, batch_size, seed
-        self.steps = -(-len(numbers) // batch_size)
-        self._latest: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))  # an epoch and its order
-
-    def rows(self, epoch: int, index: int) -> np.ndarray:
-        """Returns the numbers (B,) of one batch, −1 where it is not full."""
-        if self._latest[0] != epoch:
-            self._latest = (epoch, self._shuffled(epoch))
-        return self._latest[1][index]
-
-    def _shuffled(self, epoch: int) -> np.ndarray:
-        generator = _generator(self.seed, epoch)
-        order = generator.permutation(len(self.numbers))
-        group = self.GROUP * self.batch_size
-        for i in range(0, len(order), group):
-            part = order[i : i + group]
-            order[i : i + group] = part[np.lexsort(tuple(lengths[part] for lengths in self.lengths))]
-        full = np.full(self.steps * self.batch_size, -1, np.int64)
-        full[: len(order)] = self.numbers[order]
-        return generator.permutation(full.reshape(self.steps, self.batch_size))
-
-
 def _after_start(targets: np.ndarray) -> np.ndarray:
     """Returns the inputs of teacher forcing: the targets (B, T), one step later, after the start token."""
     start = np.full((len(targets), 1), Tokenizer.start_id, np.int32)
@@ -248,7 +214,7 @@ def _begin_later(inputs: np.ndarray, rows: np.ndarray, seed: int, epoch: int, in
     """Lets some rows (B,) of the inputs (B, T) begin at any step up to their last, after padding."""
     steps = np.arange(inputs.shape[1])
     # One more than the index: a trailing 0 changes nothing, and would give the same numbers as the epoch's order.
-    begins = _generator(seed, epoch, index + 1).integers(len(steps), size=(len(inputs), 1))  # (B, 1)
+    begins = generator(seed, epoch, index + 1).integers(len(steps), size=(len(inputs), 1))  # (B, 1)
     inputs = np.where(rows[:, None] & (steps == begins), Tokenizer.start_id, inputs)
     return np.where(rows[:, None] & (steps < begins), Tokenizer.padding_id, inputs).astype(np.int32)
 
@@ -342,49 +308,4 @@ def to_dataset(batches: Batches, epoch: int, first: int = 0) -> tf.data.Dataset:
     def stream() -> Iterator[Batch]:
         return (batches.batch(epoch, i) for i in range(first, batches.steps))
 
-    return tf.data.Dataset.from_generator(stream, output_signature=signature).prefetch(8)
-
-
-# === Random orders ===
-
-
-def permute(index: np.ndarray, size: int, seed: int, epoch: int) -> np.ndarray:
-    """A seeded permutation of 0..size−1 without a table: returns where each index goes.
-
-    A Feistel network of four rounds over the next power of four, walked until it falls inside the range (Black and
-    Rogaway 2002, section 4), so that billions of windows cost no memory.
-
-    Args:
-        index: positions, any shape, each in 0..size−1.
-        size: how many there are.
-        seed, epoch: together pick the permutation.
-
-    Returns:
-        int64, of the shape of `index`.
-
-    >>> sorted(permute(np.arange(10), 10, seed=1, epoch=0).tolist())
-    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
-    """
-    half = max(1, -(-(int(size) - 1).bit_length() // 2))
-    mask = np.uint64((1 << half) - 1)
-    keys = _generator(seed, epoch).integers(1 << 62, size=4, dtype=np.uint64)
-    value = np.array(index, np.uint64)
-    outside = np.ones(value.shape, bool)
-    while outside.any():
-        left, right = value[outside] >> np.uint64(half), value[outside] & mask
-        for key in keys:
-            left, right = right, left ^ (_mix(right + key) & mask)
-        value[outside] = (left << np.uint64(half)) | right
-        outside = value >= np.uint64(size)
-    return value.astype(np.int64)
-
-
-def _mix(x: np.ndarray) -> np.ndarray:
-    """The finalizer of splitmix64 (Steele et al. 2014): every bit of the input affects every bit of the output."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-def _generator(*key: int) -> np.random.Generator:
-    return np.random.default_rng(key)
+    return tf.data.Dataset.fromgenerator(stream, output_signature=signature).prefetch(8)

@@ -22,7 +22,7 @@ _NO_PROSE = re.compile(r"[A-Z][\w ]*:$|>>>|```|\.\. |[-*:@|+#]", re.MULTILINE)  
 _RULE = re.compile(r"^ *[-=~^*]{3,} *$", re.MULTILINE)
 
 
-def python_files() -> dict[str, Path]:
+def find_python_files() -> dict[str, Path]:
     """Returns the source files by their relative names, in the order of these."""
     library = Path(sysconfig.get_path("stdlib"))
     paths = {path.relative_to(library).as_posix(): path for path in library.rglob("*.py")}
@@ -35,14 +35,14 @@ def python_files() -> dict[str, Path]:
 
 
 @functools.cache
-def all_docstrings() -> dict[str, list[str]]:
+def read_docstrings() -> dict[str, list[str]]:
     """Returns each file's docstrings; one that occurs again, anywhere, is left out.
 
     All files are parsed, once: which docstrings are new is only known when all before them are.
     """
     seen = set()
     found = {}
-    for name, path in python_files().items():
+    for name, path in find_python_files().items():
         new = dict.fromkeys(text for text in _docstrings_in(path) if not is_blank(text) and text not in seen)
         seen.update(new)
         found[name] = list(new)
@@ -66,10 +66,10 @@ def _docstrings_in(path: Path) -> Iterator[str]:
 
 
 @functools.cache
-def summaries() -> tuple[tuple[str, str], ...]:
+def read_summaries() -> tuple[tuple[str, str], ...]:
     """Returns pairs: the paragraph after a docstring's summary → the summary. No source and no target occurs twice."""
     pairs, seen = [], set()
-    for docstring in itertools.chain.from_iterable(all_docstrings().values()):
+    for docstring in itertools.chain.from_iterable(read_docstrings().values()):
         pair = _summary_pair(docstring)
         if pair and not seen & set(pair):
             pairs.append(pair)

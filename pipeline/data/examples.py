@@ -45,26 +45,28 @@ class Source(NamedTuple):
     read: Callable[[], Iterable[Example]]
 
 
-def documents(chunks: Iterable[str], config: CorpusConfig) -> Iterator[Example]:
+def as_documents(chunks: Iterable[str], config: CorpusConfig) -> Iterator[Example]:
     """Cleans a running text; the whole is one document, or each of its lines, as `config.documents` says."""
     cleaned = clean_chunks(chunks, config)
     return split_lines(cleaned) if config.documents == "line" else _pieces(cleaned)
 
 
-def rows(texts: Iterable[str], config: CorpusConfig) -> Iterator[Example]:
+def as_rows(texts: Iterable[str], config: CorpusConfig) -> Iterator[Example]:
     """Cleans texts, each of which is a document, whatever `config.documents` says."""
     for text in texts:
         yield from _pieces(clean_chunks([text], config))
 
 
-def pair(source: str, target: str, config: CorpusConfig) -> Example:
+def as_pair(source: str, target: str, config: CorpusConfig) -> Example:
     """Cleans a source and its target, strips the white space around them, and swaps the two if `config.swap` is set.
 
-    >>> pair(" 3 janvier\\n", "01-03", CorpusConfig())
+    >>> as_pair(" 3 janvier\\n", "01-03", CorpusConfig())
     Example(target='01-03', source='3 janvier', ends=True)
     """
     source, target = clean(source, config).strip(), clean(target, config).strip()
-    return Example(source, target) if config.swap else Example(target, source)
+    if config.swap:
+        source, target = target, source
+    return Example(target, source)
 
 
 def split_lines(chunks: Iterable[str]) -> Iterator[Example]:
@@ -121,7 +123,7 @@ def join(examples: Iterable[Example]) -> Iterator[str]:
             parts.clear()
 
 
-def without_blank(examples: Iterable[Example]) -> Iterator[Example]:
+def leave_out_blank(examples: Iterable[Example]) -> Iterator[Example]:
     """Leaves out documents that hold nothing but white space."""
     held, inside = [], False  # blank pieces that may yet belong to a document with text; whether such a one goes on
     for example in examples:

@@ -79,7 +79,7 @@ def _cleaning_table(figures: Figures) -> list[str]:
         "replacement_characters": "U+FFFD",
     }
     rows = [(name, f"{figures['cleaning'][key]:,}") for key, name in names.items()]
-    return _aligned([("before the clean-up", "characters"), *rows], "<>")
+    return _aligned([("before the cleaning", "characters"), *rows], "<>")
 
 
 def _levels_table(figures: Figures) -> list[str]:
@@ -92,8 +92,8 @@ def _levels_table(figures: Figures) -> list[str]:
         rows.append((level, *numbers, *map(_percent, found["unknown"].values())))
     return [
         *_aligned(rows, "<" + ">" * (len(rows[0]) - 1)),
-        "Unknown: of the last tenth's tokens, with a vocabulary of at most so many from the rest.",
-        "The level subword is trained on the text, and so not counted here.",
+        "Unknown: the share of the last tenth's tokens that a vocabulary of that size from the rest does not have.",
+        "The level subword is trained on the text, so it is not counted here.",
     ]
 
 
@@ -112,7 +112,7 @@ def _aligned(rows: list[tuple[str, ...]], directions: str) -> list[str]:
 
 
 def _percent(share: float) -> str:
-    """Returns a share in per cent; a small one never reads as none.
+    """Returns a share in per cent; a small one is never written as none.
 
     >>> _percent(0.0421), _percent(0.0001), _percent(0.0)
     ('4.2 %', '< 0.1 %', '0.0 %')
@@ -124,7 +124,7 @@ def _percent(share: float) -> str:
 
 
 def hints(figures: Figures) -> list[str]:
-    """Returns what to do about the figures, in plain words: only what applies, and last the level that suits.
+    """Returns what to do about the figures, in plain words: only what applies, and at the end the level that suits.
 
     Args:
         figures: what `inspect` returned.
@@ -148,7 +148,7 @@ def _cleaning_hints(figures: Figures) -> Iterator[str]:
     if number := found["replacement_characters"]:
         yield (
             f"{number:,} replacement characters (U+FFFD) stand where bytes were not understood: "
-            "name the file's own encoding with --encoding, or fetch the text anew."
+            "name the file's own encoding with --encoding, or fetch the text again."
         )
 
 
@@ -164,7 +164,7 @@ def _repeats_hints(figures: Figures) -> Iterator[str]:
         yield (
             f"{_percent(lines['share'])} of the lines occurred before, with {_percent(lines['character_share'])} of "
             "the characters: fine for speakers' names and refrains; headers, footers and boilerplate are better "
-            "taken out, for the model learns them first."
+            "taken out, because the model learns them first."
         )
     if lines["compared"] < figures["lines"] - figures["empty_lines"]:
         yield f"Only the first {lines['compared']:,} lines were compared."

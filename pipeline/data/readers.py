@@ -18,7 +18,7 @@ from pipeline.config import CorpusConfig
 from pipeline.data import examples
 from pipeline.data.encodings import decode, digest, suffix_of
 from pipeline.data.examples import Example, Source, is_blank
-from pipeline.data.tables import ROW_SUFFIXES, Row, lines, read_rows
+from pipeline.data.tables import ROW_SUFFIXES, Row, read_lines, read_rows
 from pipeline.settings import RequestError, shortened
 
 TEXT_SUFFIXES = (".txt", ".tokens")
@@ -128,10 +128,10 @@ def read(path: Path, config: CorpusConfig) -> Iterator[Example]:
             "JSON itself, call it .txt."
         )
     if suffix_of(path) in ROW_SUFFIXES:
-        found = examples.rows((text for _, [text] in read_rows(path, config, has_source=False)), config)
+        found = examples.as_rows((text for _, [text] in read_rows(path, config, has_source=False)), config)
     else:
-        found = examples.documents(decode(path, config), config)
-    return found if config.blank_lines else examples.without_blank(found)
+        found = examples.as_documents(decode(path, config), config)
+    return found if config.blank_lines else examples.leave_out_blank(found)
 
 
 # === Pairs ===
@@ -153,7 +153,7 @@ def _open_pairs(files: Sequence[str], target_files: Sequence[str], config: Corpu
 
 def _read_pairs(read_texts: Callable[[], Iterable[Row]], config: CorpusConfig) -> Iterator[Example]:
     for where, (source, target) in read_texts():
-        example = examples.pair(source, target, config)
+        example = examples.as_pair(source, target, config)
         if not (example.source and example.target):
             empty = "source" if bool(example.source) == config.swap else "target"
             raise RequestError(f"{where}: the {empty} is empty. Complete it, or delete the line.")
@@ -206,7 +206,7 @@ def _parallel_files(sources: Sequence[Path], targets: Sequence[Path], config: Co
 
 def _parallel_lines(source: Path, target: Path, config: CorpusConfig) -> Iterator[Row]:
     """Yields line with line; a line that is blank in both files does not count, like an empty row of a table."""
-    pairs = itertools.zip_longest(lines(source, config), lines(target, config))
+    pairs = itertools.zip_longest(read_lines(source, config), read_lines(target, config))
     for number, (one, other) in enumerate(pairs, start=1):
         if one is None or other is None:
             longer = number + sum(1 for _ in pairs)

@@ -38,7 +38,7 @@ def read_rows(path: Path, config: CorpusConfig, has_source: bool) -> Iterator[Ro
     return _json_rows(path, config, has_source) if suffix_of(path) == ".jsonl" else _cells(path, config, has_source)
 
 
-def lines(path: Path, config: CorpusConfig) -> Iterator[str]:
+def read_lines(path: Path, config: CorpusConfig) -> Iterator[str]:
     """Yields a file's lines without their line ends, not yet cleaned."""
     chunks = decode(path, config)
     return join(split_lines(unify_line_ends(chunks) if config.line_ends else chunks))
@@ -69,7 +69,7 @@ def _json_rows(path: Path, config: CorpusConfig, has_source: bool) -> Iterator[R
 
 def _json_objects(path: Path, config: CorpusConfig) -> Iterator[tuple[str, dict]]:
     """Yields each line's object; blank lines are skipped."""
-    # Not `lines`: to JSON a carriage return is white space.
+    # Not `read_lines`: to JSON a carriage return is white space.
     for number, line in enumerate(join(split_lines(decode(path, config))), start=1):
         if is_blank(line):
             continue
@@ -145,7 +145,7 @@ def _table(path: Path, config: CorpusConfig) -> Iterator[tuple[str, list[str]]]:
     In .csv quotes may hold line ends; in .tsv they are plain characters.
     """
     csv.field_size_limit((1 << 31) - 1)  # the module's own limit is 131,072 characters; a document may be longer
-    ended = (line + "\n" for line in lines(path, config))
+    ended = (line + "\n" for line in read_lines(path, config))
     if suffix_of(path) == ".csv":
         reader = csv.reader(ended, strict=True)
     else:

@@ -174,8 +174,8 @@ def keep_min_p(logits: tf.Tensor, p: tf.Tensor) -> tf.Tensor:
         logits: (B, V).
         p: (B,), clipped to 1, which keeps only the likeliest and its ties; 0 or less keeps all, and so does NaN.
 
-    >>> keep_min_p(tf.math.log([[0.5, 0.3, 0.2]] * 2), tf.constant([0.5, 0.0])).numpy().round(2).tolist()
-    [[-0.69, -1.2, -inf], [-0.69, -1.2, -1.61]]
+    >>> keep_min_p(tf.constant([[2.0, 1.0, 0.0]] * 2), tf.constant([0.3, 0.0])).numpy().tolist()
+    [[2.0, 1.0, -inf], [2.0, 1.0, 0.0]]
     """
     distance = logits - tf.reduce_max(logits, axis=1, keepdims=True)
     inside = distance >= tf.math.log(tf.minimum(p, 1.0))[:, None]

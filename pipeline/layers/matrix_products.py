@@ -117,6 +117,7 @@ def bias_gradient(d_z):
 def forbid_second_derivatives(x):
     """Returns x, but differentiating through it raises LookupError.
 
-    A custom gradient is written for first derivatives. Without this, second derivatives would silently be wrong.
+    A custom gradient is written for first derivatives. Without this, second derivatives would silently be wrong. (A
+    product is refused by its other factor, so that has to be watched by the tape, as all variables are.)
     """
     return tf.raw_ops.PreventGradient(input=x, message=NO_SECOND_DERIVATIVES)

@@ -91,7 +91,7 @@ class GRU(_FastLoop, keras.layers.GRU):
 
 
 class _EveryStep(_FastLoop, keras.layers.RNN):
-    """Another layer around the cell of an `LSTM` or `GRU`, to get every output and the last states from it."""
+    """The temporary layer of `run_layer` around the cell of an `LSTM` or `GRU`."""
 
     use_cudnn = False
 
@@ -99,9 +99,10 @@ class _EveryStep(_FastLoop, keras.layers.RNN):
 def run_layer(layer: keras.layers.RNN, x, states: Sequence, mask=None, training: bool = False):
     """Runs a recurrent layer over all steps from given states, whatever its `return_sequences` and `return_state` are.
 
-    A layer with both of them set is called itself. Of any other the cell is run by a temporary layer with the same
-    direction, masking and dropout, and with the fast loop for `LSTM` and `GRU`. That one does not use cuDNN, keep the
-    states of a stateful layer, or add the loss of an activity regularizer.
+    A layer that has both of them set is called itself. Otherwise a temporary layer runs its cell, with the same
+    direction, masking and dropout, and in the fast loop if the layer is an `LSTM` or `GRU` of this module. The
+    temporary layer does not use cuDNN, does not update the states of a stateful layer, and does not add the loss of an
+    activity regularizer.
 
     Args:
         layer: a built `keras.layers.RNN` with any cell.

@@ -24,7 +24,7 @@ from pipeline.models.graph import Call, Values
 from pipeline.models.network import Network, initial_places
 from pipeline.settings import RequestError
 
-CHECKED_ROWS, CHECKED_STEPS = 2, 3  # of the batch that `check` compares on
+CHECKED_ROWS, CHECKED_STEPS = 3, 2  # of the batch that `check` compares on
 TOLERANCE, HALF_TOLERANCE = 1e-3, 0.1  # how far it may differ, as a share of the largest number
 
 Nested = Any  # a nested structure (tf.nest) of tensors whose first dimension is B
@@ -97,7 +97,11 @@ class Steps:
             if not self.network.stepped & set(call.outputs):
                 call.run(values)
         state = self.begin(self.network.initial_state(tf.shape(source_ids)[0]), values)
-        return tuple(values[place] for place in self.memory_places), state
+        return self.memory_of(values), state
+
+    def memory_of(self, values: Values) -> Nested:
+        """Returns those tensors that do not depend on the tokens and that the steps read."""
+        return tuple(values[place] for place in self.memory_places)
 
     def begin(self, state: Nested, values: Values) -> Nested:
         """Returns what is carried from step to step, for each recurrent layer.
@@ -200,7 +204,7 @@ def check(network: Network) -> None:
             raise _refusal(call, "starts from a state that depends on the tokens")
     whole, _ = network.run((source, token_ids) if network.has_source else token_ids, state, fused=False)
     steps = Steps(network, has_table=False)
-    memory, carried = steps.start_from(source) if network.has_source else ((), steps.begin(state, {}))
+    memory, carried = steps.memory_of(whole), steps.begin(state, whole)
     by_step = []
     for t in range(CHECKED_STEPS):
         values, carried = steps.run(token_ids[:, t], memory, carried)

@@ -134,7 +134,7 @@ def _advice_on_batch(config: RunConfig, vocabulary_size: int) -> str:
 
 def _has_full_rows(config: RunConfig) -> bool:
     """Whether every row of a batch has all steps; those of sentences and pairs are as long as their texts."""
-    return config.dataset.batches in ("strands", "windows")
+    return config.dataset.batches in ("streams", "windows")
 
 
 # === What there is ===

@@ -205,7 +205,7 @@ def test_the_demonstration_is_not_for_pairs(command):
 
 def test_wrong_evaluations_are_answered_in_one_line(command, trained):
     for arguments, words in (
-        (["--samples", 2], "samples=2 is not for a run on pairs"),
+        (["--samples", 2], "samples=2 is for runs on running text"),
         (["--beam-width", 9], "beam_width=9 is not allowed: it must be at least 0 and at most 8"),
         (["--data", "english.txt"], "holds lines of text, not pairs"),
         (["--split", "training"], "invalid choice"),

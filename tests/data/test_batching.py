@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import DatasetConfig
-from pipeline.data.batching import Sentences, Streams, Windows, held_out_batches, permute, to_dataset, training_batches
+from pipeline.data.batching import Sentences, Streams, Windows, held_out_batches, to_dataset, training_batches
 from pipeline.data.token_cache import TokenFile, TokenSplit
 from pipeline.settings import RequestError
 
@@ -46,44 +46,6 @@ def epoch_of(batches, epoch=0):
     return tuple(zip(*(batches.batch(epoch, i) for i in range(batches.steps)), strict=True))
 
 
-# === permute ===
-
-
-@quick
-@given(st.integers(1, 3000), st.integers(0, 2**32 - 1), st.integers(0, 100))
-def test_permute_is_a_permutation(size, seed, epoch):
-    assert sorted(permute(np.arange(size), size, seed, epoch)) == list(range(size))
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 15, 16, 17, 1023, 1024, 1025, 65_537])
-def test_permute_at_the_borders_of_powers(size):
-    assert np.array_equal(np.sort(permute(np.arange(size), size, 1, 0)), np.arange(size))
-
-
-def test_permute_differs_by_epoch_and_seed():
-    orders = {tuple(permute(np.arange(50), 50, seed, epoch)) for seed in range(4) for epoch in range(4)}
-    assert len(orders) == 16
-
-
-def test_permute_gives_each_index_alone_what_it_gives_all():
-    whole = permute(np.arange(100).reshape(4, 25), 100, 7, 3)
-    assert whole.shape == (4, 25)
-    assert int(permute(np.array(37), 100, 7, 3)) == whole[1, 12]
-
-
-def test_permute_of_billions_stays_inside():
-    index = np.array([0, 1, 10**12 - 1])
-    where = permute(index, 10**12, 1, 0)
-    assert len(set(where)) == 3
-    assert (where >= 0).all() and (where < 10**12).all()
-
-
-def test_permute_leaves_no_neighbours_together():
-    order = permute(np.arange(10_000), 10_000, 1, 0)
-    assert (np.abs(np.diff(order)) == 1).mean() < 0.01
-    assert abs(np.corrcoef(np.arange(10_000), order)[0, 1]) < 0.05
-
-
 # === Streams ===
 
 
@@ -94,7 +56,7 @@ def test_streams_make_every_token_a_target_once_and_in_order(count, batch_size, 
         return
     _, targets, weights = epoch_of(Streams(distinct(count), batch_size, length, seed), epoch=1)
     rows, weights = np.concatenate(targets, axis=1), np.concatenate(weights, axis=1)
-    read = rows[weights == 1]  # row by row: stream behind stream
+    read = rows[weights == 1]  # row by row: one stream after the other
     assert set(np.unique(weights)) <= {0.0, 1.0}
     assert np.array_equal(np.roll(read, -int(np.argmin(read))), np.arange(count) + 4)
     if seed is None:
@@ -117,10 +79,10 @@ def test_streams_begin_elsewhere_in_each_epoch():
 def test_streams_start_again_in_turn():
     batches = Streams(distinct(800), batch_size=4, sequence_length=10, restart=8)
     inputs, targets, weights = epoch_of(batches)
-    begun = np.array([rows[:, 0] == START for rows in inputs])  # (steps, B)
-    assert begun[0].all() and (begun[1:9].sum(axis=0) == 1).all() and (begun[1:].sum(axis=1) <= 1).all()
+    begins = np.array([rows[:, 0] == START for rows in inputs])  # (steps, B)
+    assert begins[0].all() and (begins[1:9].sum(axis=0) == 1).all() and (begins[1:].sum(axis=1) <= 1).all()
     assert sorted(np.concatenate(targets, axis=1).ravel()) == list(distinct(800).ids)  # and still every token once
-    kept = ~begun[1:]
+    kept = ~begins[1:]
     np.testing.assert_array_equal(np.array(inputs)[1:, :, 0][kept], np.array(targets)[:-1, :, -1][kept])
 
 
@@ -181,7 +143,7 @@ def test_last_targets_see_whole_windows_and_beginnings():
     begins = np.argmax(inputs == START, axis=1)
     for row, target, begin in zip(inputs, targets, begins, strict=True):
         assert (row[:begin] == 0).all() and row[begin] == START
-        assert np.array_equal(row[begin + 1 :], target[begin:-1])  # and the target stands behind them
+        assert np.array_equal(row[begin + 1 :], target[begin:-1])  # and the target comes after them
     assert (begins.reshape(-1, 8)[:, [1, 2, 3, 5, 6, 7]] == 0).all()
     assert set(begins) == set(range(10))
     single = Windows(distinct(400), 1, 10, stride=1, seed=1, last=True)  # one window in four, whatever the batch
@@ -195,7 +157,7 @@ def test_the_last_step_of_streams_is_their_only_target():
     assert (len(every[0]), len(last[0])) == (6, 5)  # the sixth batch would have no target
     assert np.array_equal(np.concatenate(every[1][:5]), np.concatenate(last[1]))
     assert np.array_equal(np.concatenate(every[0][1:5]), np.concatenate(last[0][1:]))
-    for row, target in zip(last[0][0], last[1][0], strict=True):  # rows that begin do so anywhere, behind padding
+    for row, target in zip(last[0][0], last[1][0], strict=True):  # rows that begin do so at any step, after padding
         begin = np.argmax(row == START)
         assert (row[:begin] == 0).all() and np.array_equal(row[begin + 1 :], target[begin:-1])
     weights, every_weight = np.concatenate(last[2]), np.concatenate(every[2][:5])

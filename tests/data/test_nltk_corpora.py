@@ -87,4 +87,4 @@ def test_nltk_itself_reads_aligned_sentences(tmp_path, monkeypatch):
     monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
     write(tmp_path / "alignment-de-en.txt", "das Haus\nthe house\n0-0 1-1\n" * 2)
     monkeypatch.setattr(nltk_corpora, "open_reader", lambda name: AlignedCorpusReader(str(tmp_path), r".*\.txt"))
-    assert nltk_corpora.aligned_sentences("nltk:comtrans") == (("das Haus", "the house"),) * 2
+    assert nltk_corpora.read_aligned("nltk:comtrans") == (("das Haus", "the house"),) * 2

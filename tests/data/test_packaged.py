@@ -78,19 +78,19 @@ def test_docstrings_are_parsed_deduplicated_and_split_by_file(tmp_path, monkeypa
     (tmp_path / "pydoc_data").mkdir()
     (tmp_path / "pydoc_data" / "topics.py").write_text("topics = {'if': 'The if statement.'}")
     paths = {path.relative_to(tmp_path).as_posix(): path for path in sorted(tmp_path.rglob("*.py"))}
-    monkeypatch.setattr(docstrings, "python_files", lambda: paths)
-    docstrings.all_docstrings.cache_clear()
+    monkeypatch.setattr(docstrings, "find_python_files", lambda: paths)
+    docstrings.read_docstrings.cache_clear()
     try:
         loaded = corpus.load(CorpusConfig(source="docstrings"))
         found = [document for split in splits(loaded) for document in documents(split)]
     finally:
-        docstrings.all_docstrings.cache_clear()
+        docstrings.read_docstrings.cache_clear()
     assert found.count("Same.") == 1 and "Text 3.\n\nIndented." in found and "The if statement." in found
     assert len(found) == 42 and [len(split.names) for split in splits(loaded)] == [38, 2, 2]
 
 
 def test_every_python_file_of_the_docstrings_corpus_exists_outside_tests():
-    paths = docstrings.python_files()
+    paths = docstrings.find_python_files()
     assert {"json/decoder.py", "pydoc_data/topics.py", "numpy/__init__.py"} <= set(paths)
     assert not any("/tests/" in name or name.startswith("test/") for name in paths)
     assert paths["json/decoder.py"].is_file() and paths["numpy/__init__.py"].is_file()
@@ -144,8 +144,8 @@ def test_docstrings_and_their_summaries(monkeypatch):
         "A list only.\n\nParameters of this function\n-------------------------\none : int",
         "Long.\n\n" + "word " * 200,
     ]
-    monkeypatch.setattr(docstrings, "all_docstrings", lambda: {"a.py": texts[:3], "b.py": texts[3:]})
-    docstrings.summaries.cache_clear()
+    monkeypatch.setattr(docstrings, "read_docstrings", lambda: {"a.py": texts[:3], "b.py": texts[3:]})
+    docstrings.read_summaries.cache_clear()
     try:
         loaded = load_pairs(CorpusConfig(source="docstring-summaries", **NOTHING_APART))
         assert pairs(loaded.training) == [
@@ -153,7 +153,7 @@ def test_docstrings_and_their_summaries(monkeypatch):
             ("It is longer than forty characters, in lines. Third.", "Do a third thing, on two lines."),
         ]
     finally:
-        docstrings.summaries.cache_clear()
+        docstrings.read_summaries.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["kjv", "dates", "small-talk", "hsk-translate"])
@@ -162,7 +162,7 @@ def test_a_missing_package_is_named(monkeypatch, name):
         raise importlib.metadata.PackageNotFoundError(distribution)
 
     made_pairs.make.cache_clear()
-    installed.small_talk.cache_clear()
+    installed.read_small_talk.cache_clear()
     monkeypatch.setattr(importlib.metadata, "distribution", missing)
     message = refusal(corpus.load, CorpusConfig(source=name), name in PAIRS)
     assert "pip install -r requirements.txt" in message

@@ -47,8 +47,8 @@ def test_a_document_of_several_pieces_ends_once(tokenizer, tmp_path):
     text = [Example("I like", ends=False), Example(" tea."), Example("tea", ends=False)]
     tokens = write_split(text, tokenizer, None, tmp_path / "x")
     # The split was cut inside its last document, which therefore has no end.
-    whole, begun = tokenizer.tokenize(["I like tea.", "tea"]).to_list()
-    assert tokens.ids.tolist() == [*whole, END, *begun]
+    whole, unfinished = tokenizer.tokenize(["I like tea.", "tea"]).to_list()
+    assert tokens.ids.tolist() == [*whole, END, *unfinished]
     assert (tokens.documents, tokens.characters) == (1, len("I like tea.") + 1 + len("tea"))
     assert tokens.bounds.tolist() == [0, len(whole) + 1]
 

@@ -262,10 +262,10 @@ def test_traced_without_autograph_and_with_an_unknown_batch():
             model.step, memory, state, first, Sampling(*parameters), prompt_token_ids=prompts, **options
         )
 
-    for batch in (3, 1, 0):
-        parameters = sampling(
-            batch, seed=range(batch), repetition_penalty=1.2, top_p=0.9, min_p=0.01, no_repeat_ngram=2
-        )
+    rules = [{}, {"repetition_penalty": 1.2}, {"no_repeat_ngram": 2}, {"repetition_penalty": 1.2, "no_repeat_ngram": 2}]
+    truncation = [{"top_p": 0.9, "min_p": 0.01}, {"top_k": 5}, {}, {"min_p": 0.1}]
+    for batch, rule, cut in [*zip([1, 3, 3, 3], rules, truncation, strict=True), (0, rules[3], truncation[0])]:
+        parameters = sampling(batch, seed=range(batch), **rule, **cut)
         contexts = np.linspace(0, 1, batch).astype(np.float32)
         eager = run(model, contexts, parameters, prompt_token_ids=fives(batch), banned_ids=[0])
         traced = graph(contexts, *parameters)

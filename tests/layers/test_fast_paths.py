@@ -88,9 +88,11 @@ def second_derivative(function, x):
     return outer.gradient(slope, x)
 
 
+KERNEL, BIAS = tf.Variable([[0.5, -1.0, 2.0, 0.0], [1.0, 0.5, -0.5, -2.0]]), tf.Variable([0.1, 0.2, -0.3, 0.0])
+
+
 def cross_entropy(x, label_smoothing=0.0):
-    kernel, bias = tf.constant([[0.5, -1.0, 2.0, 0.0], [1.0, 0.5, -0.5, -2.0]]), tf.constant([0.1, 0.2, -0.3, 0.0])
-    return linear_cross_entropy(x, kernel, bias, tf.constant([3, 0, 2]), label_smoothing=label_smoothing)
+    return linear_cross_entropy(x, KERNEL, BIAS, tf.constant([3, 0, 2]), label_smoothing=label_smoothing)
 
 
 def smoothed_cross_entropy(x):

@@ -5,11 +5,14 @@ import math
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from pipeline.config import MAX_NEW_TOKENS, SamplingConfig, sampling_parameters
+from pipeline.decoding.loop import Sampling
 from pipeline.run import load
 from pipeline.serving import export, generation
 from pipeline.settings import RequestError
@@ -23,10 +26,10 @@ import tensorflow_text
 
 folder = sys.argv[1]
 texts = [b"the", "我喜歡".encode(), b"", b"\xff\xfe broken", "🙂".encode(), b"nul \x00 inside", b"light and\n"]
-KINDS = {"max_new_tokens": np.int32, "temperature": np.float32, "top_k": np.int32, "top_p": np.float32,
-         "repetition_penalty": np.float32, "seed": np.int64, "beam_width": np.int32, "length_penalty": np.float32}
-VALUES = {"max_new_tokens": 6, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0, "seed": 7,
-          "beam_width": 3, "length_penalty": 0.6}
+VALUES = {"max_new_tokens": 6, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.05, "repetition_penalty": 1.0,
+          "no_repeat_ngram": 2, "beam_width": 3, "length_penalty": 0.6}
+KINDS = {name: np.int32 if isinstance(value, int) else np.float32 for name, value in VALUES.items()}
+VALUES["seed"], KINDS["seed"] = 7, np.int64
 
 def inputs_of(names, rows):
     return {name: np.array(rows, object) if name == "text" else np.full(len(rows), VALUES[name], KINDS[name])
@@ -80,12 +83,12 @@ def test_signatures_are_as_promised(served):
     assert served["signatures"] == {
         "serving_default": [["text"], ["text"]],
         "generate": [
-            sorted(["text", "max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "seed"]),
+            sorted(["text", "seed", *sampling_parameters()]),
             ["log_probability", "text", "tokens"],
         ],
         "score": [["text"], ["log_probability", "tokens", "unknown"]],
         "beam_search": [
-            ["beam_width", "length_penalty", "max_new_tokens", "text"],
+            ["beam_width", "length_penalty", "max_new_tokens", "no_repeat_ngram", "text"],
             ["log_probability", "text", "tokens"],
         ],
     }
@@ -150,13 +153,21 @@ def test_a_failed_export_leaves_no_half_version(copied_run, monkeypatch):
 
 def test_the_limit_is_fixed_at_export(exported):
     generate = tf.saved_model.load(str(exported)).signatures["generate"]
-    made = generate(
-        text=tf.constant(["the"]),
-        max_new_tokens=tf.constant([10**9]),
-        temperature=tf.constant([1.0]),
-        top_k=tf.constant([0]),
-        top_p=tf.constant([1.0]),
-        repetition_penalty=tf.constant([1.0]),
-        seed=tf.constant([1], tf.int64),
-    )
-    assert 1 <= int(made["tokens"][0]) <= generation.LONGEST
+    sampling = Sampling.of(SamplingConfig(temperature=1.0), seed=1).repeat(1)
+    sampling = sampling._replace(max_new_tokens=tf.constant([10**9]))
+    made = generate(text=tf.constant(["the"]), **sampling._asdict())
+    assert 1 <= int(made["tokens"][0]) <= MAX_NEW_TOKENS
+
+
+def test_the_settings_file_is_listed_and_complete(exported, tiny_run):
+    """`assets.extra` belongs to whoever writes an export; TensorFlow leaves it alone."""
+    settings = json.loads((exported / "assets.extra/sampling.json").read_text())
+    own = {name: getattr(tiny_run.config.sampling, name) for name in sampling_parameters()}
+    assert settings == own | {"continues": True}
+
+
+def test_the_documentation_names_every_input(served):
+    text = (Path(__file__).parents[2] / "docs/SERVING.md").read_text("utf-8")
+    for name, (inputs, outputs) in served["signatures"].items():
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{name}`"))
+        assert all(f"`{word}`" in row for word in (*inputs, *outputs)), name
