@@ -121,3 +121,21 @@ def test_dropout_keeps_its_seeds_in_a_seed_generator():
         value for value in vars(keras.layers.Dropout(0.5)).values() if isinstance(value, keras.random.SeedGenerator)
     ]
     assert len(found) == 1 and found[0].state.shape == (2,)
+
+
+def test_a_function_of_the_graph_can_be_kept_from_being_inlined():
+    """`decoding.control_flow.rarely` sets the experimental attribute `_noinline` of `tf.function`."""
+    double = tf.function(
+        lambda x: 2 * x,
+        input_signature=[tf.TensorSpec([], tf.float32)],
+        experimental_attributes={"_noinline": True},
+    )
+    assert double.get_concrete_function().function_def.attr["_noinline"].b
+
+
+def test_sacrebleu_computes_a_chrf_score_from_statistics():
+    """`evaluation.references` overrides `CHRF._compute_score_from_stats`, the hook of sacrebleu's `Metric`."""
+    from sacrebleu.metrics import CHRF
+
+    metric = CHRF()
+    assert metric._compute_score_from_stats([3, 3, 3] * metric.order).score == 100

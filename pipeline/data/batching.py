@@ -308,4 +308,4 @@ def to_dataset(batches: Batches, epoch: int, first: int = 0) -> tf.data.Dataset:
     def stream() -> Iterator[Batch]:
         return (batches.batch(epoch, i) for i in range(first, batches.steps))
 
-    return tf.data.Dataset.fromgenerator(stream, output_signature=signature).prefetch(8)
+    return tf.data.Dataset.from_generator(stream, output_signature=signature).prefetch(8)

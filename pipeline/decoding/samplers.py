@@ -67,7 +67,7 @@ def ban_repeated_ngrams(logits: tf.Tensor, history: tf.Tensor, sizes: tf.Tensor)
         # The token `distance` places before each place of the history, and the one as far before the next token.
         earlier = tf.pad(history[:, : length - distance], [[0, 0], [distance, 0]], constant_values=-1)  # (B, L)
         newest = history[:, length - distance, None]  # (B, 1)
-        return distance + 1, repeats & ((distance >= sizes) | ((earlier == newest) & (newest >= 0)))
+        return distance + 1, repeats & ((distance >= sizes) | (earlier == newest))
 
     # (B, L): whether the n-gram that ends at this place of the history would be repeated, if its last token came next.
     repeats = (history >= 0) & (sizes > 0)
