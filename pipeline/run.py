@@ -104,7 +104,7 @@ class Run:
         path = self.folder / "best.weights.h5"
         if not path.exists():
             raise RequestError(
-                f"{self.folder} has no weights yet: no epoch was finished. Start its train command again to go on."
+                f"{self.folder} has no weights yet: no epoch was finished. Start its train command again to resume."
             )
         model = self.new_model()
         leave_cudnn_out(model)  # else what is exported on a machine with a GPU would need one

@@ -19,6 +19,8 @@ from pipeline.serving import export
 from pipeline.training.checkpoints import Checkpoints, TrainingError
 from tests.training.test_trainer import EVERY_STEP, figures, same_weights
 
+pytestmark = pytest.mark.slow
+
 SIZE = 16 << 20
 
 
@@ -68,7 +70,7 @@ def test_a_full_disk_stops_training_and_costs_nothing(train, small_disk, tmp_pat
     steps = whole.history[0]["step"]
     os.symlink(small_disk, tmp_path / "runs" / "full")
     batch = {"first batch": 0, "last batch": steps - 1, "second epoch": steps + 1}[place]
-    with pytest.raises(TrainingError, match=r"(?s)^Stopped behind step \d+: No space left on device \(.*goes on"):
+    with pytest.raises(TrainingError, match=r"(?s)^Stopped after step \d+: No space left on device \(.*resumes"):
         train(*settings, name="full", callbacks=[FillAt(small_disk, batch)])
     assert not list(small_disk.rglob("*aside*"))
     (small_disk / "filler").unlink()
@@ -86,7 +88,7 @@ class RunOutOfMemory(keras.callbacks.Callback):
 
 def test_memory_that_ends_is_named_with_a_way_out(train):
     settings = ("training.epochs=1", EVERY_STEP)
-    with pytest.raises(TrainingError, match=r"OOM when allocating.*goes on.*smaller dataset.batch_size"):
+    with pytest.raises(TrainingError, match=r"OOM when allocating.*resumes.*smaller dataset.batch_size"):
         train(*settings, name="large", callbacks=[RunOutOfMemory()])
     assert train(*settings, name="large").history[0]["step"] == train(*settings, name="whole").history[0]["step"]
 
@@ -157,7 +159,9 @@ def test_a_run_without_its_checkpoints_is_not_begun_again(train, copied_run):
     before = (copied_run / "best.weights.h5").read_bytes()
     assert len(json.loads((copied_run / "history.json").read_text())) > 1
     shutil.rmtree(copied_run / "checkpoints")
-    with pytest.raises(TrainingError, match="its checkpoints are gone: it cannot go on. Put them back, or begin anew"):
+    with pytest.raises(
+        TrainingError, match="its checkpoints are gone: it cannot resume. Put them back, or start"
+    ):
         train()
     assert (copied_run / "best.weights.h5").read_bytes() == before
 

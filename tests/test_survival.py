@@ -7,6 +7,8 @@ import pytest
 
 from tests import survival
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_run_killed_at_any_moment_ends_like_one_left_alone(tmp_path):
     settings = survival.SETTINGS["pairs, attention, dropout"]
@@ -23,7 +25,7 @@ def test_a_signal_before_the_first_step_stops_at_once(tmp_path, number):
     moment = survival.Moment(survival.MOMENTS["the vocabulary is built"].is_here, 0.0, number)
     process = survival.Process(tmp_path, *survival.train_command(["kjv-words"]))
     assert process.stop_at(moment, tmp_path, random.Random(1)) == 128 + number
-    assert process.said.endswith("pipeline: Stopped. The same command goes on from there.\n")
+    assert process.said.endswith("pipeline: Stopped. The same command resumes from there.\n")
 
 
 def test_kills_are_shared_out():

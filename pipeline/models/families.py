@@ -43,6 +43,23 @@ def config_class(name: str) -> type[ModelConfig]:
 
 
 def family(config: ModelConfig) -> Family:
-    """Returns the family of a model's settings, which knows its network, loss, decoding and figures."""
+    """Returns the family of a model's settings, which knows its network, loss, decoding and figures.
+
+    Raises:
+        RequestError: the table has no line for the settings, or names a module that is not there or has no `FAMILY`.
+    """
+    if FAMILIES.get(config.family, (None,))[0] is not type(config):
+        raise RequestError(
+            f"{type(config).__name__} says family={config.family!r}, for which the table FAMILIES in "
+            "pipeline/models/families.py has no such line: add one, with the same word as its key."
+        )
     _, module = FAMILIES[config.family]
-    return importlib.import_module(f"pipeline.models.{module}").FAMILY(config)
+    try:
+        return importlib.import_module(f"pipeline.models.{module}").FAMILY(config)
+    except (ModuleNotFoundError, AttributeError) as error:
+        if "FAMILY" not in str(error) and f"pipeline.models.{module}" not in str(error):
+            raise
+        raise RequestError(
+            f"The table FAMILIES in pipeline/models/families.py names the module {module!r} for "
+            f"{config.family!r}, but {error}. The module must exist and end with FAMILY = the class."
+        ) from None

@@ -326,42 +326,6 @@ def test_generate_text_reads_the_whole_seed_and_writes_as_many_tokens_as_asked(t
         assert text == served[0].text
 
 
-@pytest.mark.parametrize("name", ["document-000-rnn", "document-003", "document-004"])
-def test_a_run_that_breaks_off_ends_like_one_that_does_not(name, text_file, tmp_path, capsys):
-    config = dataclasses.replace(small(preset(name)), name="whole")
-    config = override(config, ["corpus.source=files", f"corpus.files={text_file}", "training.checkpoint_seconds=0"])
-    if config.dataset.windows:
-        config = override(config, ["dataset.windows=20"])
-    whole = trainer.train(config, tmp_path, tmp_path / "cache")
-    assert "A target costs 12 steps of the network" in capsys.readouterr().err
-    broken = dataclasses.replace(config, name="broken")
-    with pytest.raises(RuntimeError, match="the third step"):
-        trainer.train(broken, tmp_path, tmp_path / "cache", [BreakOff(3)])
-    trainer.train(broken, tmp_path, tmp_path / "cache")
-    assert "Resumed at step 3" in capsys.readouterr().err
-    files = [tmp_path / run / "latest.weights.h5" for run in ("whole", "broken")]
-    for one, other in zip(*([w.numpy() for w in weights_of(whole, file)] for file in files), strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-class BreakOff(keras.callbacks.Callback):
-    """Fails when so many steps are done, with a checkpoint after the last."""
-
-    def __init__(self, steps):
-        super().__init__()
-        self.steps = steps
-
-    def on_train_batch_begin(self, batch, logs=None):
-        if batch == self.steps:
-            raise RuntimeError("the third step is done")
-
-
-def weights_of(run, file):
-    model = run.new_model()
-    model.load_weights(file)
-    return model.weights
-
-
 def test_the_loss_of_document_004_is_shown_without_a_perplexity(text_file, tmp_path, read_events):
     for name, is_likelihood in (("document-004", False), ("document-000-rnn", True)):
         config = override(

@@ -17,6 +17,8 @@ from pipeline.training import devices
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.devices import open_devices
 
+pytestmark = pytest.mark.slow
+
 # Two devices out of one processor, then the command line.
 TWO_DEVICES = """
 import sys

@@ -26,7 +26,6 @@ from pipeline.run_config import override
 from pipeline.serving import evaluation, export, generation
 from pipeline.training import trainer
 from tests.conftest import refusal, small, some_pairs, written
-from tests.training.test_trainer import At, Crash, crash, figures, same_weights
 
 SOURCES = ["one red bird", "我喜歡 tea", "", "seven", "one unheard-of 🙂 bird", "two two two two"]
 
@@ -188,27 +187,6 @@ def test_sources_that_are_set_apart_leave_training(pair_config, pair_file, tmp_p
     config = override(pair_config, [f"corpus.validation_files={held}", "corpus.test_share=0"])
     corpus = open_corpus(config)
     assert corpus.training.left_out == 1 and len(list(corpus.training)) == 59
-
-
-def test_a_run_that_breaks_off_ends_like_one_that_does_not(pair_config, tmp_path, capsys):
-    config = override(pair_config, ["training.checkpoint_seconds=0", "training.optimizer=rmsprop"])
-    config = override(config, ["corpus.validation_share=0", "corpus.test_share=0"])
-    config = override(config, ["model.attention=additive", "model.cell=lstm"])
-
-    def train(name, *callbacks):
-        return trainer.train(dataclasses.replace(config, name=name), tmp_path, tmp_path / "cache", callbacks)
-
-    whole = train("whole")
-    steps = whole.history[0]["step"]
-    assert steps > 4
-    with pytest.raises(Crash):
-        train("broken", At(steps + 3, crash))
-    capsys.readouterr()
-    broken = train("broken")
-    assert f"Resumed at step {steps + 3} (epoch 2)." in capsys.readouterr().err
-    assert same_weights(whole.folder, broken.folder)
-    for one, other in zip(figures(whole.history), figures(broken.history), strict=True):
-        assert one == pytest.approx(other, rel=0)
 
 
 # === Texts ===
