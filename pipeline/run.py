@@ -190,7 +190,11 @@ def load(path: str | os.PathLike) -> Run:
     file = folder / "config.json"
     if not file.is_file():
         siblings = [found.parent.name for found in folder.parent.glob("*/config.json")]
-        hint = nearest(folder.name, siblings) if siblings else "there is none yet; python -m pipeline train makes one"
+        hint = (
+            nearest(folder.name, siblings)
+            if siblings
+            else "there is none yet; python -m pipeline train PRESET makes one"
+        )
         raise RequestError(f"{folder} is not a run: it has no config.json. Runs in {folder.parent}: {hint}.")
     try:
         content = json.loads(file.read_text("utf-8"))

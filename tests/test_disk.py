@@ -159,9 +159,7 @@ def test_a_run_without_its_checkpoints_is_not_begun_again(train, copied_run):
     before = (copied_run / "best.weights.h5").read_bytes()
     assert len(json.loads((copied_run / "history.json").read_text())) > 1
     shutil.rmtree(copied_run / "checkpoints")
-    with pytest.raises(
-        TrainingError, match="its checkpoints are gone: it cannot resume. Put them back, or start"
-    ):
+    with pytest.raises(TrainingError, match="its checkpoints are gone: it cannot resume. Put them back, or start"):
         train()
     assert (copied_run / "best.weights.h5").read_bytes() == before
 

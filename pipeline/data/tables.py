@@ -159,7 +159,7 @@ def _table(path: Path, config: CorpusConfig) -> Iterator[tuple[str, list[str]]]:
 
 
 def _text_column(path: Path, header: list[str], config: CorpusConfig) -> _Columns:
-    hint = "; or, if these are pairs of texts, take a preset for pairs, such as translate"
+    hint = "; or, if these are pairs of texts, use a preset for pairs, such as translate"
     return _Columns([_named(path, header, field, setting, hint) for setting, field in fields_of(config, False).items()])
 
 
