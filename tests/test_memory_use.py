@@ -9,7 +9,7 @@ from pipeline.benchmark.ingest import write_text
 
 MEASURED = """
 import re, sys
-from pipeline.cli import main
+from pipeline.cli.main import main
 status = main(sys.argv[1:])
 print(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1])
 sys.exit(status)

@@ -108,7 +108,7 @@ def _fused_cross_entropy(targets, transpose_kernel: bool) -> Callable:
             lambda: -tf.math.log(target_probabilities),
             lambda: _nats_of_logits(logits(), positions),
         )
-        with tf.control_dependencies([nats]):  # everything that reads the array must have done so
+        with tf.control_dependencies([nats]):  # only an array that nothing else will read is overwritten, not copied
             d_logits = _subtract_one(probabilities, positions)
         d_logits = tf.cast(d_logits, x.dtype)
 

@@ -126,6 +126,7 @@ else:
 """
 
 
+@pytest.mark.slow
 def test_a_saved_model_is_opened_without_this_package(tmp_path):
     np.save(tmp_path / "token_ids.npy", TOKEN_IDS)
     models = {cell: recurrent_model(recurrent, cell) for cell in CELLS}

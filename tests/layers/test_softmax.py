@@ -143,6 +143,25 @@ def test_one_is_subtracted_where_the_targets_are(dtype, has_gpu, in_graph, monke
     np.testing.assert_array_equal(result, expected)
 
 
+def test_the_probabilities_are_read_before_they_are_overwritten():
+    """Otherwise TensorFlow would copy them: a second array of the logits' size."""
+    graph = tf.function(lambda x, kernel: linear_cross_entropy(x, kernel, None, TARGETS)).get_concrete_function(
+        X, KERNEL
+    )
+    [overwriting] = [op for op in graph.graph.get_operations() if op.type == "ScatterNdNonAliasingAdd"]
+    array = overwriting.inputs[0].op
+    while array.type != "Softmax":
+        array = array.inputs[0].op
+    readers = {op.name for op in array.outputs[0].consumers()} - {overwriting.name}
+    before, waiting = set(), [*overwriting.control_inputs]
+    while waiting:
+        op = waiting.pop()
+        if op.name not in before:
+            before.add(op.name)
+            waiting += [*op.control_inputs, *(each.op for each in op.inputs)]
+    assert readers and readers <= before
+
+
 @pytest.mark.parametrize("dtype, tolerance", [("float16", 0.01), ("bfloat16", 0.05)])
 @pytest.mark.parametrize("transpose_kernel", [True, False])
 def test_linear_cross_entropy_in_half_precision(dtype, tolerance, transpose_kernel):

@@ -114,7 +114,7 @@ def test_document_003_has_the_layers_of_the_document():
         *[("LSTM", config.units, "tanh", True)] * config.num_layers,  # PyTorch's LSTM returns every step
         ("Dense", 80, "linear", None),
     ]
-    state = initial_state(model, 2)
+    state = family(config).initial_state(model, 2)
     output, new_state = model((tf.constant([[5, 6], [7, 8]]), state))
     assert output.shape == (2, 80)
     tf.nest.assert_same_structure(state, new_state)
