@@ -57,6 +57,7 @@ def test_mixed_precision_has_nearly_the_same_loss():
 # === A process of its own ===
 
 
+@pytest.mark.slow
 def test_a_contender_in_a_process_of_its_own():
     setup = setup_of(batch_size=32)
     elsewhere = contenders.in_process(contenders.pipeline_step, "elsewhere", setup, random_batches(setup))

@@ -22,6 +22,7 @@ def texts_of(command, *arguments) -> list[str]:
     return [json.loads(line)["text"] for line in out.splitlines()]
 
 
+@pytest.mark.slow
 def test_the_whole_way(command, text_file):
     status, out, _ = command("train", "kjv-characters", *SMALL, "--data", text_file, "--name", "mine")
     assert status == 0 and json.loads(out)["epoch"] == 1
@@ -120,6 +121,7 @@ def test_other_settings_under_the_same_name_are_refused(command, text_file):
     assert status == 2 and "model.units: 8 → 9" in one_line(err)
 
 
+@pytest.mark.slow
 def test_sigterm_stops_after_a_checkpoint(tmp_path, text_file):
     train = [sys.executable, "-m", "pipeline", "train", "kjv-characters", *SMALL, "training.epochs=100000"]
     train += ["--data", str(text_file), "--name", "mine", "--directory", str(tmp_path)]

@@ -298,6 +298,7 @@ def trained(request, tiny_config, tmp_path_factory):
     return trainer.train(config, tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("cache"))
 
 
+@pytest.mark.slow
 def test_a_run_trains_scores_exports_and_generates(trained, tmp_path):
     figures = evaluation.evaluate(trained, cache=tmp_path)
     if trained.config.name != "004":  # one number can't even say which characters are frequent
@@ -310,6 +311,7 @@ def test_a_run_trains_scores_exports_and_generates(trained, tmp_path):
     assert load(trained.folder).config == trained.config
 
 
+@pytest.mark.slow
 def test_generate_text_reads_the_whole_seed_and_writes_as_many_tokens_as_asked(trained):
     model, tokenizer = trained.model, trained.tokenizer
 

@@ -286,6 +286,7 @@ trainer.train(config, sys.argv[2] + "/runs", sys.argv[2] + "/cache", [Kill()])
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_resumes_bit_for_bit(train, tiny_config, tmp_path, capsys, read_events):
     # Carried states and dropout: both are in the checkpoint, or the weights would differ.
     settings = (*BARE, *SMALL, EVERY_STEP, "model.cell=lstm")
@@ -460,6 +461,7 @@ def test_a_broken_checkpoint_is_passed_over_and_the_end_is_the_same(train, tiny_
 # === Chinese ===
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["character", "word", "whitespace", "subword"])
 def test_a_chinese_text_is_learnt_and_written_at_each_level(train, level, tmp_path):
     """From packaged sentences to generated ones; between white space, a whole sentence is one word."""
