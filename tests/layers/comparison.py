@@ -18,7 +18,7 @@ def pairwise(*settings):
     """Returns combinations of settings in which every two values of two settings occur together.
 
     >>> len(pairwise([0, 1], [0, 1], [0, 1], [0, 1]))
-    5
+    6
     """
     combinations = list(itertools.product(*(range(len(values)) for values in settings)))
     missing = {pair for each in combinations for pair in itertools.combinations(enumerate(each), 2)}

@@ -145,15 +145,14 @@ def test_one_is_subtracted_where_the_targets_are(dtype, has_gpu, in_graph, monke
 
 def test_the_probabilities_are_read_before_they_are_overwritten():
     """Otherwise TensorFlow would copy them: a second array of the logits' size."""
-    graph = tf.function(lambda x, kernel: linear_cross_entropy(x, kernel, None, TARGETS)).get_concrete_function(
-        X, KERNEL
-    )
-    [overwriting] = [op for op in graph.graph.get_operations() if op.type == "ScatterNdNonAliasingAdd"]
+    loss = tf.function(lambda x, targets: linear_cross_entropy(x, KERNEL, None, targets))
+    graph = loss.get_concrete_function(tf.TensorSpec([None, 2]), tf.TensorSpec([None], tf.int32)).graph
+    [overwriting] = [op for op in graph.get_operations() if op.type == "ScatterNdNonAliasingAdd"]
     array = overwriting.inputs[0].op
     while array.type != "Softmax":
         array = array.inputs[0].op
     readers = {op.name for op in array.outputs[0].consumers()} - {overwriting.name}
-    before, waiting = set(), [*overwriting.control_inputs]
+    before, waiting = set(), [overwriting]
     while waiting:
         op = waiting.pop()
         if op.name not in before:
