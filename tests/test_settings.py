@@ -249,3 +249,8 @@ def test_sections_of_different_classes_differ_in_their_family():
         family: str = setting("other", "the family", choices=("other",))
 
     assert difference(Outer(), Outer(inner=Other())) == ["inner.family: plain → other"]
+
+
+def test_a_list_of_numbers_names_the_entry_that_is_none():
+    assert "'a' is not a whole number" in refusal(parse, "model.cutoffs=2,a", "2,a", tuple[int, ...])
+    assert parse("model.cutoffs=2,5", "2,5", tuple[int, ...]) == (2, 5)

@@ -101,7 +101,7 @@ class Windows:
         seed: picks each epoch's order.
         windows: how many an epoch draws, different ones each time; 0: all.
         last: whether a window's last token alone is a target. Then every fourth window has a shorter context, of any
-            length, after padding: otherwise the network would never learn how a text continues that has just begun.
+            length, after padding: otherwise the network would never learn to continue a short prompt.
     """
 
     carries_state = False

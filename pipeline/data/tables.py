@@ -20,7 +20,7 @@ from pipeline.settings import RequestError, nearest
 
 ROW_SUFFIXES = (".jsonl", ".csv", ".tsv")
 
-# Where a row is, for messages, and what is read of it: the text, or of pairs the source and the target.
+# Where a row is, for messages, and what is read of it: the text, or for pairs the source and the target.
 Row = tuple[str, list[str]]
 
 

@@ -17,7 +17,7 @@ from pipeline.evaluation import references
 from pipeline.models.contract import Family, HeldOut
 from pipeline.settings import require_count
 
-SUMMARY_RATIO = 2.0  # sources that are so many times as long as their targets have summaries for targets
+SUMMARY_RATIO = 2.0  # where sources are this many times as long as their targets, the targets are summaries
 MAX_LISTED = 100_000  # examples that are listed, and bootstrap samples: far more than an interval's digits need
 
 
@@ -52,7 +52,7 @@ class PairFamily(Family):
             run, held_out, generate: as of `Family.evaluate`.
             beam_width: beams of the search for each output; 0: the likeliest token at each step.
             length_penalty: of the beam search.
-            examples: so many of the best and of the worst outputs are listed.
+            examples: how many of the best and of the worst outputs are listed.
             resamples: bootstrap samples for the intervals of BLEU and chrF; 0: no intervals.
 
         Returns:

@@ -64,10 +64,8 @@ class Steps:
         self.network = network
         self.calls = [call for call in network.body if network.stepped & set(call.outputs)]
         self.cells = {i: cell_step(call.operation) for i, call in enumerate(self.calls) if call.is_recurrent}
-        started = {place for i in self.cells for place in initial_places(self.calls[i])}
         read = set().union(*(_stepwise_inputs(call) for call in self.calls))
         self.memory_places = sorted(read - network.stepped)
-        self.started_places = sorted(started - network.stepped)
         by_token = _by_token_alone(network, self.calls)
         self.tables: Values = {}  # place → what each token has there
         self.projections: Values = {}  # number of a recurrent call → what each token adds to its gates
@@ -112,15 +110,15 @@ class Steps:
         """
         carried = iter(state)
         body = {id(call): i for i, call in enumerate(self.network.body)}
-        begun = []
+        states = []
         for i, cell in self.cells.items():
             call = self.calls[i]
             if body[id(call)] in self.network.carried:
-                begun.append(cell.begin(next(carried)))
+                states.append(cell.begin(next(carried)))
             else:
                 places = keras.tree.flatten(call.argument("initial_state"))
-                begun.append(cell.begin([values[place.number] for place in places]))
-        return tuple(begun)
+                states.append(cell.begin([values[place.number] for place in places]))
+        return tuple(states)
 
     def step(self, token_ids, memory: Nested, state: Nested) -> tuple[tf.Tensor, Nested]:
         """One step: token ids (B,), memory, state → logits (B, V) float32, and the new state."""

@@ -137,7 +137,7 @@ def _given(sampling: Mapping[str, Any]) -> dict[str, Any]:
 def _check_n_best(n_best: int, beam_width: int) -> None:
     if not 1 <= n_best <= max(1, beam_width):
         raise RequestError(
-            f"n_best={n_best} is not allowed with beam_width={beam_width}: a search with so many beams finds at most "
+            f"n_best={n_best} is not allowed with beam_width={beam_width}: that many beams find at most "
             f"{max(1, beam_width)} texts. Set a larger beam_width, up to {MAX_BEAMS}."
         )
 

@@ -51,7 +51,7 @@ class Progress:
                 self.sums[name] = self.sums.get(name, 0.0) + value
 
     def finish_epoch(self, row: dict[str, float], criterion: float) -> bool:
-        """Appends an epoch's row to the history and begins the next epoch; returns whether it is the best so far."""
+        """Appends an epoch's row to the history; returns whether the epoch is the best so far."""
         is_best = self.best is None or criterion < self.best
         self.best = criterion if is_best else self.best
         self.epochs_without_improvement = 0 if is_best else self.epochs_without_improvement + 1
