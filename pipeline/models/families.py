@@ -50,8 +50,8 @@ def family(config: ModelConfig) -> Family:
     """
     if FAMILIES.get(config.family, (None,))[0] is not type(config):
         raise RequestError(
-            f"{type(config).__name__} says family={config.family!r}, for which the table FAMILIES in "
-            "pipeline/models/families.py has no such line: add one, with the same word as its key."
+            f"{type(config).__name__} says family={config.family!r}, but the table FAMILIES in "
+            f"pipeline/models/families.py has no line {config.family!r} with that class: add one."
         )
     _, module = FAMILIES[config.family]
     try:
