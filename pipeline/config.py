@@ -55,8 +55,11 @@ class CorpusConfig(Section):
         0, "number of training pairs; 0: all or, for generated pairs, a default number", minimum=0, pairs_only=True
     )
     documents: str = setting(
-        "file", "what one document is: a file or a line; each ends with the end token", choices=("file", "line")
+        "file",
+        "what one document is: a file, a line, or what stands between blank lines; each ends with the end token",
+        choices=("file", "line", "blank"),
     )
+    separator: str = setting("", "a line that separates the documents of a file, such as ***")
     blank_lines: bool = setting(False, "documents=line: treat an empty line as an (empty) document")
     validation_share: float = setting(
         0.05, "share of the text that is set apart for validation", minimum=0.0, maximum=0.5
@@ -65,13 +68,39 @@ class CorpusConfig(Section):
     cut: str = setting(
         "line", "where a single text is split into training, validation and test text", choices=("line", "character")
     )
-    encoding: str = setting("utf-8", "encoding of the files; a byte-order mark takes precedence")
+    held_out: str = setting(
+        "drawn",
+        "which lines or rows are set apart: drawn by their content, or the last ones",
+        choices=("drawn", "last"),
+        earlier="last",
+    )
+    incomplete_rows: str = setting(
+        "refuse", "rows without a text, a source or a target: stop, or leave them out", choices=("refuse", "skip")
+    )
+    markup: str = setting(
+        "convert",
+        "HTML, RTF and front matter: reduce them to their text, or keep them",
+        choices=("convert", "keep"),
+        earlier="keep",
+    )
+    encoding: str = setting(
+        "auto",
+        "encoding of the files; auto: looked for in each file; a byte-order mark takes precedence",
+        earlier="utf-8",
+    )
     errors: str = setting(
         "strict", "bytes that are invalid in the encoding: stop, or read them as U+FFFD", choices=("strict", "replace")
     )
     unicode_form: str = setting("NFC", "Unicode normalization form", choices=("NFC", "NFD", "NFKC", "NFKD", "none"))
     line_ends: bool = setting(True, "convert \\r\\n and \\r to \\n")
     control_characters: bool = setting(False, "keep control characters other than tab and line feed")
+    separators: str = setting(
+        "convert",
+        "form feeds, vertical tabs and Unicode's separators of lines: make them line ends (in a line: spaces), delete "
+        "them as earlier versions did, or keep them",
+        choices=("convert", "delete", "keep"),
+        earlier="delete",
+    )
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,7 @@ def setting(
     aliases: Mapping[str, str] | None = None,
     pairs_only: bool = False,
     per_row: bool = False,
+    earlier=None,
 ):
     """Declares one field: its default, its description, and its allowed values.
 
@@ -79,6 +80,7 @@ def setting(
         aliases: earlier name of a choice → its present name. Both are accepted, so old runs can be read.
         pairs_only: whether the setting has a meaning only for pairs of a source and a target.
         per_row: whether each row of a batch may have its own value. The signature `generate` has an input for it.
+        earlier: the value of runs that do not name the setting, if earlier versions behaved otherwise than the default.
     """
     metadata = {
         "description": description,
@@ -89,6 +91,7 @@ def setting(
         "aliases": aliases or {},
         "pairs_only": pairs_only,
         "per_row": per_row,
+        "earlier": earlier,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -131,8 +134,8 @@ def to_json(config: Section) -> dict[str, Any]:
 def from_json(cls: type[Section], values: Mapping[str, Any], classes: Mapping[str, type[Section]] | None = None) -> Any:
     """Builds a configuration from what `to_json` returned, by this version or an older one.
 
-    A setting that was added after the run was made takes its default. By a rule of this project, the default of a new
-    setting is the behaviour from before it existed.
+    A setting that was added after the run was made takes the value that its declaration calls `earlier`, else its
+    default: the behaviour from before it existed.
 
     Args:
         cls: the class of the configuration.
@@ -153,8 +156,35 @@ def from_json(cls: type[Section], values: Mapping[str, Any], classes: Mapping[st
         if name not in kinds:
             raise RequestError(f"Unknown field {name!r} in {cls.__name__}: {nearest(name, kinds)}.")
     return cls(
-        **{name: from_json(kinds[name], value) if is_section(kinds[name]) else value for name, value in values.items()}
+        **_earlier_values(cls)
+        | {name: from_json(kinds[name], value) if is_section(kinds[name]) else value for name, value in values.items()}
     )
+
+
+def keep_earlier(old: Any, new: Any) -> Any:
+    """Returns `new` with `old`'s value of each setting that has an `earlier` one and that `new` leaves at its default.
+
+    A run goes on as it began, even if the default of a setting has changed since.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Size(Section):
+    ...     units: int = setting(2, "units", earlier=1)
+    >>> keep_earlier(from_json(Size, {}), Size())
+    Size(units=1)
+    """
+    changes = {}
+    for field in dataclasses.fields(new):
+        before, after = getattr(old, field.name, None), getattr(new, field.name)
+        if isinstance(after, Section) and type(before) is type(after):
+            changes[field.name] = keep_earlier(before, after)
+        elif field.metadata.get("earlier") is not None and after == field.default:
+            changes[field.name] = before
+    return dataclasses.replace(new, **changes)
+
+
+def _earlier_values(cls: type[Section]) -> dict[str, Any]:
+    values = {field.name: field.metadata.get("earlier") for field in dataclasses.fields(cls)}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def difference(old: Section, new: Section, prefix: str = "") -> list[str]:

@@ -12,8 +12,8 @@ import pipeline
 PACKAGE = Path(pipeline.__file__).parent
 # Folders, and modules that stand beside them: each may import only from those before it.
 ORDER = (
-    ("settings", "atomic_files", "config", "data", "layers", "decoding", "evaluation", "models", "run_config", "run")
-    + ("serving", "training", "benchmark", "lessons", "presets", "cli")
+    ("settings", "notices", "atomic_files", "config", "data", "layers", "decoding", "evaluation", "models")
+    + ("run_config", "run", "serving", "training", "benchmark", "lessons", "presets", "cli")
 )  # fmt: skip
 FACES = ("__init__.py", "__main__.py")  # the package's front doors, which lead everywhere
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).as_posix() not in FACES)

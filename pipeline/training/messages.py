@@ -17,11 +17,6 @@ from pipeline.training.progress import Progress
 FEW_STEPS = 1000
 
 
-def say(text: str) -> None:
-    """Writes a line above the progress bar."""
-    tqdm.write(text, file=sys.stderr)
-
-
 def describe(splits: dict[str, TokenSplit], run: Run, corpus: Corpus) -> str:
     """Says how large the splits and the vocabularies are; for pairs it shows the first one."""
     training, validation, test = (splits[name] for name in ("training", "validation", "test"))

@@ -13,7 +13,7 @@ from pipeline.data.corpus import Corpus
 from pipeline.data.tokenizer import build_tokenizers
 from pipeline.run import Run, write_json
 from pipeline.run_config import RunConfig
-from pipeline.settings import RequestError, difference, to_json
+from pipeline.settings import RequestError, difference, keep_earlier, to_json
 from pipeline.training.checkpoints import Checkpoints
 
 # Settings that may differ between one start of a run and the next: they change nothing about what was learnt so far.
@@ -35,14 +35,23 @@ MAY_CHANGE = (
 )
 
 
+def as_begun(folder: Path, config: RunConfig) -> RunConfig:
+    """Returns the configuration with the folder's own value of each setting whose default has changed since."""
+    return keep_earlier(runs.load(folder).config, config) if _has_begun(folder) else config
+
+
+def _has_begun(folder: Path) -> bool:
+    """Whether something was learnt in a folder."""
+    return (folder / "best.weights.h5").exists() or bool(Checkpoints(folder / "checkpoints").all())
+
+
 def open_or_create(folder: Path, config: RunConfig, corpus: Corpus, is_chief: bool) -> Run:
     """Returns the folder's run if it has the same settings and text, or a new one if nothing was learnt there yet.
 
     Raises:
         RequestError: the folder holds a run with other settings or another text.
     """
-    is_blank = not (folder / "best.weights.h5").exists() and not Checkpoints(folder / "checkpoints").all()
-    if is_blank and is_chief:
+    if not _has_begun(folder) and is_chief:
         # A run that was refused for its settings after its folder was made may start again with better ones.
         tokenizers = build_tokenizers(config.tokenizer, corpus.training, config.reads_pairs)
         return runs.create(folder, config, corpus.checksum, *tokenizers)

@@ -31,16 +31,16 @@ from pipeline.data.examples import Example
 from pipeline.data.token_cache import TokenSplit, prepare
 from pipeline.evaluation.likelihood import figures, held_out_sums, score_function
 from pipeline.layers.fast_paths import fast_paths
+from pipeline.notices import say
 from pipeline.run import Run, write_json
 from pipeline.run_config import RunConfig
 from pipeline.training import messages, tensorboard
 from pipeline.training.checkpoints import Checkpoints, TrainingError
 from pipeline.training.devices import Devices, open_devices
 from pipeline.training.memory_estimate import refuse_beyond_memory
-from pipeline.training.messages import say
 from pipeline.training.optimizers import build_optimizer
 from pipeline.training.progress import Clock, Progress
-from pipeline.training.run_folder import locked, open_or_create
+from pipeline.training.run_folder import as_begun, locked, open_or_create
 from pipeline.training.schedules import learning_rate
 from pipeline.training.signals import Interrupted, handled_by, stop_at_once
 from pipeline.training.train_step import make_step
@@ -80,6 +80,7 @@ def _train(config: RunConfig, directory: Path, cache, callbacks) -> Run:
     devices = open_devices(config.training.devices)
     devices.check(config.dataset.batch_size)
     folder = runs.folder_of(config.name, directory)
+    config = as_begun(folder, config)
     # Before the folder: a text that cannot be read leaves none.
     corpus = corpora.load(config.corpus, has_source=config.reads_pairs)
     with locked(folder) if devices.is_chief else contextlib.nullcontext():

@@ -1,0 +1,3 @@
+"""Encodings, and files that hold more than their text."""
+
+ENCODINGS = []

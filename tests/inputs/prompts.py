@@ -1,0 +1,3 @@
+"""Prompts and options of `generate`."""
+
+PROMPTS = []
