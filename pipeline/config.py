@@ -14,7 +14,8 @@ from pipeline.settings import Section, setting
 LEVELS = ("character", "word", "whitespace", "subword")
 # Limits of a network: larger ones fit no memory, and TensorFlow could not count the elements of their matrices.
 MAX_UNITS, MAX_LAYERS = 1_000_000, 100
-MAX_NEW_TOKENS = 1000  # for one prompt, fixed in every export: one long row delays its whole batch
+MAX_NEW_TOKENS = 1000  # for one prompt, in an export unless it is asked for more: one long row delays its whole batch
+MOST_NEW_TOKENS = 1_000_000  # that anyone may ask for
 # A batch with at least MICRO_BATCHED_ROWS rows is computed in MICRO_BATCHES micro-batches (`layers.micro_batches`).
 MICRO_BATCHES, MICRO_BATCHED_ROWS = 2, 32
 
@@ -198,9 +199,16 @@ class SamplingConfig(Section):
 
     max_new_tokens: int = setting(
         200,
-        f"maximum number of new tokens per prompt, up to {MAX_NEW_TOKENS}",
+        f"maximum number of new tokens per prompt; an export has a limit of its own, {MAX_NEW_TOKENS} unless asked",
         minimum=0,
-        maximum=MAX_NEW_TOKENS,
+        maximum=MOST_NEW_TOKENS,
+        per_row=True,
+    )
+    min_new_tokens: int = setting(
+        0,
+        "the end token is not generated before this number of tokens",
+        minimum=0,
+        maximum=MOST_NEW_TOKENS,
         per_row=True,
     )
     temperature: float = setting(0.8, "divides the logits; 0: always the most likely token", minimum=0.0, per_row=True)
@@ -225,6 +233,9 @@ class SamplingConfig(Section):
     no_repeat_ngram: int = setting(
         0, "no n-gram of this length occurs twice; 0: off", minimum=0, maximum=MAX_NEW_TOKENS, per_row=True
     )
+    stop: tuple[str, ...] = setting(
+        (), "a text ends where one of these begins, which is not part of it; a line end is \\n", per_row=True
+    )
     allow_unknown: bool = setting(False, "allow the unknown token to be generated")
     max_length_ratio: float = setting(
         0.0,
@@ -239,7 +250,7 @@ class SamplingConfig(Section):
 
 
 def sampling_parameters() -> dict[str, type]:
-    """Returns the sampling parameters that may differ between the rows of a batch: name → int or float.
+    """Returns the sampling parameters that may differ between the rows of a batch: name → int, float or tuple.
 
     They are declared only in `SamplingConfig`; the command line, the signatures of an export and the decoding loop all
     use this function.

@@ -29,6 +29,7 @@ import keras
 
 from pipeline.atomic_files import atomic_write
 from pipeline.data import tokenizer as tokenizers
+from pipeline.data.cleaning import Cleaning
 from pipeline.data.tokenizer import Tokenizer
 from pipeline.decoding.signatures import TextFunctions
 from pipeline.models.contract import Family, Sizes
@@ -65,14 +66,22 @@ class Run:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer, for pairs the target's, checked against the hash in the configuration."""
-        return _checked_tokenizer(self.folder, self.metadata["tokenizer"])
+        return self._checked_tokenizer(self.folder, self.metadata["tokenizer"])
 
     @cached_property
     def source_tokenizer(self) -> Tokenizer | None:
         """For pairs the source's, which may be the target's as well; None for a run on running text."""
         if not self.config.reads_pairs or self.config.tokenizer.shared:
             return self.tokenizer if self.config.reads_pairs else None
-        return _checked_tokenizer(self.folder / SOURCE_FOLDER, self.metadata["source_tokenizer"])
+        return self._checked_tokenizer(self.folder / SOURCE_FOLDER, self.metadata["source_tokenizer"])
+
+    def _checked_tokenizer(self, folder: Path, digest: str) -> Tokenizer:
+        if tokenizers.digest(folder) != digest:
+            raise RequestError(
+                f"The tokenizer in {folder} is not the one that the run was trained with. "
+                "Put the original file back, or train again under another name."
+            )
+        return tokenizers.load(folder, Cleaning.of(self.config.corpus, self.config.reads_pairs))
 
     @property
     def digest(self) -> str:
@@ -211,15 +220,6 @@ def load(path: str | os.PathLike) -> Run:
     run = Run(folder, from_json(config), metadata)
     run.tokenizer, run.source_tokenizer  # noqa: B018 - one that does not match is refused here, not later
     return run
-
-
-def _checked_tokenizer(folder: Path, digest: str) -> Tokenizer:
-    if tokenizers.digest(folder) != digest:
-        raise RequestError(
-            f"The tokenizer in {folder} is not the one that the run was trained with. "
-            "Put the original file back, or train again under another name."
-        )
-    return tokenizers.load(folder)
 
 
 def write_json(path: Path, value: Any) -> None:

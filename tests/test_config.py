@@ -74,6 +74,8 @@ def test_the_sampling_parameters_are_those_declared_for_each_row():
         "min_p": float,
         "repetition_penalty": float,
         "no_repeat_ngram": int,
+        "min_new_tokens": int,
+        "stop": tuple,
     }
 
 
@@ -92,6 +94,7 @@ def test_a_sampling_parameter_is_one_declaration(monkeypatch):
 def test_parameters_added_later_are_off_by_default():
     # By a rule of the project, runs from before a setting existed take its default.
     assert (SamplingConfig().min_p, SamplingConfig().no_repeat_ngram) == (0.0, 0)
+    assert (SamplingConfig().min_new_tokens, SamplingConfig().stop) == (0, ())
 
 
 # === Sections for pairs ===

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -18,8 +19,9 @@ from pipeline.cli.arguments import (
 )
 from pipeline.cli.settings_help import describe_sampling
 from pipeline.cli.startup import start_tensorflow
-from pipeline.config import sampling_parameters
-from pipeline.settings import RequestError, nearest
+from pipeline.config import MAX_NEW_TOKENS, CorpusConfig, sampling_parameters
+from pipeline.notices import say
+from pipeline.settings import RequestError, nearest, shortened
 
 # Options beside those of `SamplingConfig`.
 SEARCH_OPTIONS = {
@@ -27,6 +29,8 @@ SEARCH_OPTIONS = {
     "length_penalty": (number, "of the beam search: scores are log P / ((5 + length) / 6) ** penalty (default: 1)"),
     "seed": (whole_number, "the same seed gives the same text (default: 0)"),
 }
+TOKENS_AT_A_TIME = 8  # of an interactive text, which is written as it is made
+BOLD, PLAIN = "\033[1m", "\033[0m"
 
 
 def add_generate_arguments(command: argparse.ArgumentParser) -> None:
@@ -40,6 +44,10 @@ def add_generate_arguments(command: argparse.ArgumentParser) -> None:
         help='texts to continue, for pairs: sources; "-": the lines of standard input (default: an empty text)',
     )
     command.add_argument(
+        "--file", metavar="FILE", help="one prompt of several lines; a line end at its end is left out"
+    )
+    command.add_argument("--interactive", action="store_true", help="ask for one prompt after the other, until Ctrl-D")
+    command.add_argument(
         "--samples",
         type=whole_number,
         default=1,
@@ -47,11 +55,11 @@ def add_generate_arguments(command: argparse.ArgumentParser) -> None:
         help="texts for each prompt; with --beam-width the N best (default: 1)",
     )
     for name, kind in sampling_parameters().items():
-        _add_option(command, name, whole_number if kind is int else number, describe_sampling(name))
+        _add_option(command, name, {int: whole_number, float: number}.get(kind), describe_sampling(name))
     for name, (kind, text) in SEARCH_OPTIONS.items():
         _add_option(command, name, kind, text)
     command.add_argument(
-        "--json", action="store_true", help="print one JSON object per line, with log-probability and token count"
+        "--json", action="store_true", help="print one JSON object per line, with log-probability and token counts"
     )
     command.epilog = (
         "Options that are not given keep the settings of the run (sampling.*). After -- all words are prompts."
@@ -59,9 +67,10 @@ def add_generate_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def generate(options: argparse.Namespace) -> None:
-    """Continues prompts, or turns sources into targets, and prints the texts."""
-    prompts = _prompts(options.prompts)
+    """Continues prompts, or turns sources into targets, and prints the texts as they are made."""
+    _refuse_two_ways(options)
     require_at_least_one("samples", options.samples)
+    prompts = [] if options.interactive else _prompts(options.prompts, options.file)
     _refuse_too_many(options.samples, len(prompts))
     folder = _run_or_export(options.source)
     start_tensorflow(share_cores=True)
@@ -69,19 +78,99 @@ def generate(options: argparse.Namespace) -> None:
 
     names = [*sampling_parameters(), *SEARCH_OPTIONS]
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    if "stop" in given:
+        given["stop"] = [text.replace("\\n", "\n").replace("\\t", "\t") for text in given["stop"]]
     texts = generation.open_texts(folder)
-    if options.beam_width:
-        results = generation.generate(texts, prompts, n_best=options.samples, **given)
+    _check_samples(options, given.get("temperature", texts.settings.get("temperature")))
+    if options.interactive:
+        _converse(texts, given)
+    elif options.beam_width:
+        _print_parts(generation.generate_in_parts(texts, prompts, n_best=options.samples, **given), texts, options)
     else:
-        results = generation.generate(texts, [prompt for prompt in prompts for _ in range(options.samples)], **given)
-    if not results:  # standard input had no lines
-        return
-    if options.json:
-        print("\n".join(json.dumps(result._asdict(), ensure_ascii=False) for result in results))
-    elif texts.continues:  # texts may contain line ends, so an empty line separates them
-        print("\n\n".join(result.prompt + result.text for result in results))
-    else:  # one line per source, in the order of the sources
-        print("\n".join(" ".join(result.text.splitlines()) for result in results))
+        repeated = [prompt for prompt in prompts for _ in range(options.samples)]
+        _print_parts(generation.generate_in_parts(texts, repeated, **given), texts, options)
+
+
+def _print_parts(parts, texts, options: argparse.Namespace) -> None:
+    made = []
+    for part in parts:
+        for result in part:
+            # Texts may contain line ends, so an empty line separates them; targets are one line for each source.
+            separates = made and texts.continues and not options.json
+            print(("\n" if separates else "") + _shown(result, texts, options.json), flush=True)
+            made.append(result._replace(text=""))
+    _say_what_was_unusual(made, texts)
+
+
+def _shown(result, texts, as_json: bool) -> str:
+    if as_json:
+        fields = {name: value for name, value in result._asdict().items() if value is not None}
+        return json.dumps(fields, ensure_ascii=False)
+    if not texts.continues:
+        return " ".join(result.text.splitlines())
+    prompt = result.prompt.removeprefix("\ufeff").replace("\r\n", "\n")
+    return f"{BOLD}{prompt}{PLAIN}{result.text}" if _has_colours() else prompt + result.text
+
+
+def _has_colours() -> bool:
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+
+
+def _say_what_was_unusual(made, texts) -> None:
+    """Says which prompts the model could hardly read, and which targets were cut."""
+    unread = [result for result in made if 2 * (result.prompt_unknown or 0) > (result.prompt_tokens or 0)]
+    if unread:
+        first = unread[0]
+        count = f"{len(unread)} of {len(made)} prompts are" if len(made) > 1 else "The prompt is"
+        say(
+            f"{count} mostly unknown to the model: of {shortened(first.prompt, 40)!r} it knows "
+            f"{first.prompt_tokens - first.prompt_unknown} of {first.prompt_tokens} tokens. Its training text did not "
+            "contain them, or too rarely (tokenizer.min_count, tokenizer.max_vocabulary_size)."
+        )
+    cut = sum(result.ended is False for result in made)
+    if cut and not texts.continues:
+        say(
+            f"{cut} of {len(made)} texts did not end by themselves: they were cut at the limit of their tokens. Set "
+            "--max-new-tokens; or sampling.max_length_ratio, by the command that trained the run, and export it again."
+        )
+
+
+def _converse(texts, given) -> None:
+    """Answers one line after the other, token by token where the text continues its prompt."""
+    from pipeline.serving import generation
+
+    if sys.stdin.isatty():
+        say("A prompt, then Enter; Ctrl-D ends.")
+    for turn in itertools.count():
+        try:
+            prompt = input("> " if sys.stdin.isatty() else "")
+        except EOFError:
+            return
+        options = given | {"seed": generation.row_seed(given.get("seed", 0), turn)}
+        if not texts.continues or options.get("beam_width"):
+            print(generation.generate(texts, [prompt], **options)[0].text, flush=True)
+            continue
+        print(f"{BOLD}{prompt}{PLAIN}" if _has_colours() else prompt, end="", flush=True)
+        for text in _pieces(texts, prompt, options):
+            print(text, end="", flush=True)
+        print("\n", flush=True)
+
+
+def _pieces(texts, prompt: str, options):
+    """Yields a continuation a few tokens at a time; each time the model reads what there is already."""
+    from pipeline.serving import generation
+
+    seed, left = options["seed"], options.get("max_new_tokens", texts.settings.get("max_new_tokens", 0))
+    least = options.get("min_new_tokens", texts.settings.get("min_new_tokens", 0))
+    for turn in itertools.count():
+        size = min(TOKENS_AT_A_TIME, left)
+        limits = {"max_new_tokens": size, "min_new_tokens": min(size, max(0, least))}
+        settings = options | limits | {"seed": generation.row_seed(seed, turn)}
+        [made] = generation.generate(texts, [prompt], **settings)
+        yield made.text
+        left, least, prompt = left - size, least - size, prompt + made.text
+        if left <= 0 or made.tokens < size or made.ended:
+            return
 
 
 def add_export_arguments(command: argparse.ArgumentParser) -> None:
@@ -89,6 +178,12 @@ def add_export_arguments(command: argparse.ArgumentParser) -> None:
     add_run_folder_argument(command)
     command.add_argument(
         "--version", type=whole_number, metavar="N", help="version number (default: one more than the highest)"
+    )
+    command.add_argument(
+        "--max-new-tokens",
+        type=whole_number,
+        metavar="N",
+        help=f"the most new tokens that a request may ask for (default: {MAX_NEW_TOKENS})",
     )
 
 
@@ -98,20 +193,68 @@ def export(options: argparse.Namespace) -> None:
     from pipeline.run import load
     from pipeline.serving import export
 
-    print(export.export(load(options.folder), options.version))
+    print(export.export(load(options.folder), options.version, options.max_new_tokens))
 
 
 def _add_option(command: argparse.ArgumentParser, name: str, kind, text: str) -> None:
-    command.add_argument(
-        "--" + name.replace("_", "-"), type=kind, metavar="N" if kind is whole_number else "X", help=text
-    )
+    option = "--" + name.replace("_", "-")
+    if kind is None:
+        command.add_argument(option, action="append", metavar="TEXT", help=f"{text}; may be repeated")
+    else:
+        command.add_argument(option, type=kind, metavar="N" if kind is whole_number else "X", help=text)
 
 
-def _prompts(words: Sequence[str]) -> list[str]:
-    """Returns the prompts of the command line or of standard input; bytes that are not UTF-8 become U+FFFD."""
+def _prompts(words: Sequence[str], file: str | None) -> list[str]:
+    """Returns the prompts of the command line, of a file, or of standard input."""
+    if file is not None:
+        return [_read_prompt(file)]
     if list(words) == ["-"]:
-        return [line.rstrip(b"\r\n").decode("utf-8", "replace") for line in sys.stdin.buffer]
+        return _lines(sys.stdin.buffer.read())
     return [os.fsencode(word).decode("utf-8", "replace") for word in words] or [""]
+
+
+def _read_prompt(file: str) -> str:
+    from pipeline.data.encodings import decode
+
+    path = Path(file)
+    if not path.is_file():
+        raise RequestError(f"{file} does not exist in or from {Path.cwd()}, or is no file: name a text file.")
+    text = "".join(decode(path, CorpusConfig()))
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _lines(content: bytes) -> list[str]:
+    """Returns the lines of standard input, which may begin with a byte-order mark; other bytes become U+FFFD."""
+    from pipeline.data.encodings import BYTE_ORDER_MARKS
+
+    mark = next((mark for mark in BYTE_ORDER_MARKS if content.startswith(mark)), b"")
+    text = content[len(mark) :].decode(BYTE_ORDER_MARKS.get(mark, "utf-8"), "replace")
+    lines = text.removesuffix("\n").split("\n") if text else []
+    return [line.removesuffix("\r") for line in lines]
+
+
+def _refuse_two_ways(options: argparse.Namespace) -> None:
+    """Refuses prompts that come in two ways, and options that an interactive session could not follow."""
+    ways = {"PROMPT": options.prompts, "--file": options.file is not None, "--interactive": options.interactive}
+    given = [name for name, value in ways.items() if value]
+    if len(given) > 1:
+        raise RequestError(f"{' and '.join(given)} are two ways to give prompts: leave one out.")
+    if options.interactive and (options.samples > 1 or options.json):
+        raise RequestError("--interactive writes one text for each prompt: leave out --samples and --json.")
+
+
+def _check_samples(options: argparse.Namespace, temperature: float | None) -> None:
+    """Refuses several samples that would all be the same, and more than the beams find."""
+    if options.beam_width and options.samples > options.beam_width:
+        raise RequestError(
+            f"samples={options.samples} is more than beam_width={options.beam_width}: so many beams find at most that "
+            "many texts. Set a larger --beam-width, up to 8, or fewer --samples."
+        )
+    if options.samples > 1 and not options.beam_width and temperature == 0:
+        raise RequestError(
+            f"samples={options.samples} with temperature=0 would be the same text {options.samples} times: set a "
+            "higher --temperature, or leave --samples out."
+        )
 
 
 def _refuse_too_many(samples: int, prompts: int) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from pipeline.config import CorpusConfig
-from pipeline.data.cleaning import clean, clean_chunks
+from pipeline.data.cleaning import Cleaning, clean, clean_chunks
 
 PIECE_CHARACTERS = 1 << 20  # most characters in a piece of a document
 
@@ -47,14 +47,14 @@ class Source(NamedTuple):
 
 def as_documents(chunks: Iterable[str], config: CorpusConfig) -> Iterator[Example]:
     """Cleans a running text; the whole is one document, or each of its lines, as `config.documents` says."""
-    cleaned = clean_chunks(chunks, config)
+    cleaned = clean_chunks(chunks, Cleaning.of(config))
     return split_lines(cleaned) if config.documents == "line" else _pieces(cleaned)
 
 
 def as_rows(texts: Iterable[str], config: CorpusConfig) -> Iterator[Example]:
     """Cleans texts, each of which is a document, whatever `config.documents` says."""
     for text in texts:
-        yield from _pieces(clean_chunks([text], config))
+        yield from _pieces(clean_chunks([text], Cleaning.of(config)))
 
 
 def as_pair(source: str, target: str, config: CorpusConfig) -> Example:
@@ -63,7 +63,8 @@ def as_pair(source: str, target: str, config: CorpusConfig) -> Example:
     >>> as_pair(" 3 janvier\\n", "01-03", CorpusConfig())
     Example(target='01-03', source='3 janvier', ends=True)
     """
-    source, target = clean(source, config).strip(), clean(target, config).strip()
+    cleaning = Cleaning.of(config, has_source=True)
+    source, target = clean(source, cleaning), clean(target, cleaning)
     if config.swap:
         source, target = target, source
     return Example(target, source)

@@ -22,8 +22,9 @@ import tensorflow as tf
 import tensorflow_text
 
 from pipeline.config import LEVELS, TokenizerConfig
-from pipeline.data import subwords
+from pipeline.data import graph_cleaning, subwords
 from pipeline.data.chunks import gather, map_in_threads
+from pipeline.data.cleaning import AS_IT_IS, Cleaning
 from pipeline.data.segmentation import SPLITTERS, split_strings
 from pipeline.data.splits import Split
 from pipeline.settings import RequestError, nearest
@@ -44,8 +45,10 @@ class Tokenizer(tf.Module):
 
     Attributes:
         level: what a token is.
+        cleaning: what `tokenize` does to a text first.
         vocabulary, vocabulary_size: the token of each id, of which the first four are `SPECIAL_TOKENS`, and how many
             there are.
+        surfaces: (V,) string, what each token is in a text.
 
     >>> tokenizer = build(TokenizerConfig(level="word"), ["I said: I like it.\\n"])
     >>> tokenizer.vocabulary[4:]
@@ -60,27 +63,40 @@ class Tokenizer(tf.Module):
     padding_id, unknown_id, start_id, end_id = range(len(SPECIAL_TOKENS))
     _model = b""  # a serialized SentencePiece model
 
-    def __init__(self, level: str, vocabulary: Iterable[str]):
+    def __init__(self, level: str, vocabulary: Iterable[str], cleaning: Cleaning = AS_IT_IS):
         super().__init__()
-        self.level = level
+        self.level, self.cleaning = level, cleaning
         vocabulary = tuple(vocabulary)
         self.vocabulary_size = len(vocabulary)
         self._get_vocabulary = lambda: vocabulary  # tf.Module would wrap a tuple and walk through it at every save
         gap = " " if level == "whitespace" else ""
         words = [gap + token for token in vocabulary[len(SPECIAL_TOKENS) :]]
-        self._surfaces = tf.constant(["", gap + UNKNOWN, "", "", *words])  # (V,)
+        self.surfaces = tf.constant(["", gap + UNKNOWN, "", "", *words])  # (V,)
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
         """The token of each id."""
         return self._get_vocabulary()
 
+    def clean(self, texts: tf.Tensor) -> tf.Tensor:
+        """Cleans texts (B,) as the training text was."""
+        return texts if self.cleaning == AS_IT_IS else graph_cleaning.clean(texts, self.cleaning)
+
     def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """Turns texts (B,), UTF-8 strings, into ids (B, None) int32, without special tokens around them."""
+        return self.tokenize_with_last(texts)[0]
+
+    def tokenize_with_last(self, texts: tf.Tensor) -> tuple[tf.RaggedTensor, tf.Tensor]:
+        """Tokenizes texts (B,).
+
+        Returns:
+            The ids (B, None) int32, and the last token (B,) as it stands in the text, even if it is unknown; "" where
+            there is none.
+        """
         raise NotImplementedError
 
     def tokenize_strings(self, texts: Sequence[str]) -> tf.RaggedTensor:
-        """Turns Python strings into the ids that `tokenize` gives, outside of the graph: for whole corpora."""
+        """Turns Python strings that are clean into the ids that `tokenize` gives, outside of the graph."""
         return self.tokenize(tf.constant(texts, tf.string))
 
     def detokenize(self, token_ids: tf.Tensor | tf.RaggedTensor, after: tf.Tensor | None = None) -> tf.Tensor:
@@ -96,7 +112,7 @@ class Tokenizer(tf.Module):
         """
         if isinstance(token_ids, tf.RaggedTensor):
             token_ids = token_ids.to_tensor(self.padding_id)
-        texts = tf.strings.reduce_join(tf.gather(self._surfaces, token_ids), axis=-1)  # (B,)
+        texts = tf.strings.reduce_join(tf.gather(self.surfaces, token_ids), axis=-1)  # (B,)
         if self.level != "whitespace":
             return texts
         alone = tf.strings.regex_replace(texts, "^ ", "")
@@ -119,8 +135,8 @@ class Tokenizer(tf.Module):
 class TableTokenizer(Tokenizer):
     """Levels `character`, `word` and `whitespace`: the text is cut into pieces, and each is looked up in a table."""
 
-    def __init__(self, level: str, vocabulary: Iterable[str]):
-        super().__init__(level, vocabulary)
+    def __init__(self, level: str, vocabulary: Iterable[str], cleaning: Cleaning = AS_IT_IS):
+        super().__init__(level, vocabulary, cleaning)
         # Not the labels of the special tokens: "<pad>" in a text is a token like any other.
         ids = {token: i for i, token in enumerate(self.vocabulary) if i >= len(SPECIAL_TOKENS)}
         if level == "whitespace":
@@ -129,8 +145,12 @@ class TableTokenizer(Tokenizer):
         initializer = tf.lookup.KeyValueTensorInitializer(keys, list(ids.values()), value_dtype=tf.int32)
         self._table = tf.lookup.StaticHashTable(initializer, default_value=self.unknown_id)
 
-    def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        return self._look_up(SPLITTERS[self.level](texts))
+    def tokenize_with_last(self, texts: tf.Tensor) -> tuple[tf.RaggedTensor, tf.Tensor]:
+        pieces = SPLITTERS[self.level](self.clean(texts))
+        last = _last(pieces, 0 if self.level == "character" else "")
+        if self.level == "character":
+            last = tf.strings.unicode_encode(last[:, None], "UTF-8")
+        return self._look_up(pieces), tf.strings.join([" ", last]) if self.level == "whitespace" else last
 
     def tokenize_strings(self, texts: Sequence[str]) -> tf.RaggedTensor:
         return self._look_up(split_strings(self.level, texts))
@@ -149,15 +169,18 @@ class SubwordTokenizer(Tokenizer):
     those; NUL is always unknown.
     """
 
-    def __init__(self, level: str, vocabulary: Iterable[str], model: bytes):
-        super().__init__(level, vocabulary)
+    def __init__(self, level: str, vocabulary: Iterable[str], model: bytes, cleaning: Cleaning = AS_IT_IS):
+        super().__init__(level, vocabulary, cleaning)
         self._model = model
         self._line_end = self.vocabulary.index("\n")
         # `SentencepieceTokenizer` holds a resource that dies with `keras.utils.set_random_seed`; this one holds none.
         self._sentencepiece = tensorflow_text.FastSentencepieceTokenizer(model)
 
-    def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
+    def tokenize_with_last(self, texts: tf.Tensor) -> tuple[tf.RaggedTensor, tf.Tensor]:
+        token_ids = self._tokenize(tf.strings.unicode_transcode(self.clean(texts), "UTF-8", "UTF-8", errors="replace"))
+        return token_ids, tf.gather(self.surfaces, _last(token_ids, self.padding_id))
+
+    def _tokenize(self, texts):
         lines = tf.strings.split(texts, "\n")  # (B, lines)
         token_ids = self._sentencepiece.tokenize(lines.values)
         token_ids = token_ids.with_row_splits_dtype(tf.int64)  # (lines of all rows, None)
@@ -166,16 +189,26 @@ class SubwordTokenizer(Tokenizer):
         return lines.merge_dims(1, 2)[:, :-1]  # (B, None): a line end between lines, none after the last
 
 
+def _last(ragged: tf.RaggedTensor, otherwise) -> tf.Tensor:
+    """Returns each row's last value (B,), `otherwise` for an empty row."""
+    values = tf.concat([ragged.values, tf.constant([otherwise], ragged.dtype)], axis=0)
+    size = tf.cast(tf.shape(values)[0], ragged.row_splits.dtype)
+    return tf.gather(values, tf.where(ragged.row_lengths() > 0, ragged.row_splits[1:], size) - 1)
+
+
 # === Building from text ===
 
 
-def build_tokenizers(config: TokenizerConfig, training: Split, has_source: bool) -> tuple[Tokenizer, Tokenizer | None]:
+def build_tokenizers(
+    config: TokenizerConfig, training: Split, has_source: bool, cleaning: Cleaning = AS_IT_IS
+) -> tuple[Tokenizer, Tokenizer | None]:
     """Builds the tokenizers of a run from its training examples.
 
     Args:
         config: the levels of target and source, and whether they share one tokenizer.
         training: the examples.
         has_source: whether they are pairs.
+        cleaning: how they were cleaned.
 
     Returns:
         The target's tokenizer, and the source's: None for running text, the same object if it is shared.
@@ -185,17 +218,17 @@ def build_tokenizers(config: TokenizerConfig, training: Split, has_source: bool)
     """
     targets = (example.target for example in training)
     if not has_source:
-        return build(config, targets), None
+        return build(config, targets, cleaning), None
     sources = (example.source for example in training)
     if config.shared:
-        shared = build(config, itertools.chain(sources, targets))
+        shared = build(config, itertools.chain(sources, targets), cleaning)
         return shared, shared
     level = config.source_level or config.level
-    source_tokenizer = build(dataclasses.replace(config, level=level), sources)
-    return build(config, targets), source_tokenizer
+    source_tokenizer = build(dataclasses.replace(config, level=level), sources, cleaning)
+    return build(config, targets, cleaning), source_tokenizer
 
 
-def build(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
+def build(config: TokenizerConfig, texts: Iterable[str], cleaning: Cleaning = AS_IT_IS) -> Tokenizer:
     """Builds a tokenizer in one pass over the training text.
 
     The most frequent tokens stay; of equally frequent ones those that came first. Memory grows with the number of
@@ -203,7 +236,8 @@ def build(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
 
     Args:
         config: the level, and how many tokens to keep.
-        texts: the text in pieces of up to about a megabyte, cut at line ends.
+        texts: the clean text in pieces of up to about a megabyte, cut at line ends.
+        cleaning: how it was cleaned.
 
     Raises:
         RequestError: the text is empty, or the settings leave no token of it.
@@ -213,7 +247,7 @@ def build(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
     """
     if config.level == "subword":
         model, words = subwords.train(config, texts)
-        return SubwordTokenizer(config.level, (*SPECIAL_TOKENS, *words), model)
+        return SubwordTokenizer(config.level, (*SPECIAL_TOKENS, *words), model, cleaning)
     counts = count(functools.partial(split_strings, config.level), texts)
     if config.level == "whitespace":
         counts.pop(UNKNOWN.encode(), None)
@@ -225,7 +259,7 @@ def build(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
         limits = f"min_count={config.min_count} and max_vocabulary_size={config.max_vocabulary_size}"
         raise RequestError(f"{limits} (4 of them special) leave none of the text's {len(counts)} tokens: change one.")
     words = map(chr, kept) if config.level == "character" else (token.decode("utf-8") for token in kept)
-    return TableTokenizer(config.level, (*SPECIAL_TOKENS, *words))
+    return TableTokenizer(config.level, (*SPECIAL_TOKENS, *words), cleaning)
 
 
 def count(split: Callable[[list[str]], tf.RaggedTensor], texts: Iterable[str]) -> Counter:
@@ -245,8 +279,8 @@ def count(split: Callable[[list[str]], tf.RaggedTensor], texts: Iterable[str]) -
 # === Files ===
 
 
-def load(folder: str | Path) -> Tokenizer:
-    """Reads a tokenizer that `save` wrote.
+def load(folder: str | Path, cleaning: Cleaning = AS_IT_IS) -> Tokenizer:
+    """Reads a tokenizer that `save` wrote. Its cleaning is not in its files, but in the configuration of the run.
 
     Raises:
         RequestError: a file is missing, broken, or of another version.
@@ -265,11 +299,11 @@ def load(folder: str | Path) -> Tokenizer:
     if not _is_vocabulary(vocabulary):
         raise RequestError(f"{path} holds no proper vocabulary: restore it, or train again.")
     if level != "subword":
-        return TableTokenizer(level, vocabulary)
+        return TableTokenizer(level, vocabulary, cleaning)
     model = _read(path.with_name(MODEL_FILE))
     if hashlib.sha256(model).hexdigest() != content.get("model_sha256"):  # a broken model would end the process
         raise RequestError(f"{path.with_name(MODEL_FILE)} does not belong to {path}: restore it, or train again.")
-    return SubwordTokenizer(level, vocabulary, model)
+    return SubwordTokenizer(level, vocabulary, model, cleaning)
 
 
 def digest(folder: str | Path) -> str:

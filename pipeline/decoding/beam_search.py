@@ -72,6 +72,7 @@ def beam_search(
     limit: int,
     banned_ids: Sequence[int] = (),
     prompt_token_ids: tf.RaggedTensor | None = None,
+    first_allowed: tf.Tensor | None = None,
 ) -> Beams:
     """Searches each row's likeliest texts, by log P(Y) / ((5 + |Y|) / 6)^α (Wu et al. 2016, equation 14).
 
@@ -81,8 +82,8 @@ def beam_search(
     finished although they have no end token.
 
     Args:
-        step, memory, state, first_token_ids, end_id, padding_id, limit, banned_ids, prompt_token_ids: as in
-            `loop.generate`. The state's rows are reordered with the beams, the memory's are not.
+        step, memory, state, first_token_ids, end_id, padding_id, limit, banned_ids, prompt_token_ids, first_allowed: as
+            in `loop.generate`. The state's rows are reordered with the beams, the memory's are not.
         search: one row of parameters per text.
         width: K, the most beams of any row.
     """
@@ -94,11 +95,18 @@ def beam_search(
     alpha = tf.clip_by_value(alpha, -_MAX_LENGTH_PENALTY, _MAX_LENGTH_PENALTY)
     is_place = tf.range(width) < tf.clip_by_value(search.beam_width, 1, width)[:, None]  # (B, K)
     prompt = right_aligned_prompt(prompt_token_ids, first_token_ids)  # (B, T)
-    memory, state, token_ids, prompt, sizes = tf.nest.map_structure(
+    memory, state, token_ids, prompt, sizes, first_allowed = tf.nest.map_structure(
         lambda tensor: tf.repeat(tensor, width, axis=0),
-        (memory, state, first_token_ids, prompt, search.no_repeat_ngram),
+        (
+            memory,
+            state,
+            first_token_ids,
+            prompt,
+            search.no_repeat_ngram,
+            () if first_allowed is None else first_allowed,
+        ),
     )  # (B·K, ...)
-    restrict = _make_rules(banned_ids, sizes, prompt)
+    restrict = _make_rules(banned_ids, sizes, prompt, first_allowed)
 
     def body(index, live, finished, token_ids, state):
         logits, new_state = step(token_ids, memory, state)
@@ -127,7 +135,7 @@ def _empty(max_tokens, width, padding_id):
     return _only(_Hypotheses(token_ids, tf.zeros(shape, tf.int32), tf.zeros(shape)), tf.range(width) == 0)
 
 
-def _make_rules(banned_ids, sizes, prompt):
+def _make_rules(banned_ids, sizes, prompt, first_allowed):
     """Returns the function (logits (B·K, V), live beams, index) → log-probabilities (B·K, V), -inf where not allowed.
 
     They are the model's own: what is banned takes no part in the search, and makes nothing else likelier.
@@ -141,6 +149,10 @@ def _make_rules(banned_ids, sizes, prompt):
             lambda: _ban_repeated_ngrams(gained, prompt, live.token_ids, index, sizes),
             lambda: gained,
         )
+        if tf.is_tensor(first_allowed):
+            is_restricted = (index == 0) & (tf.size(first_allowed) > 0)
+            ruled = allowed
+            allowed = tf.cond(is_restricted, lambda: tf.where(first_allowed > 0, ruled, -float("inf")), lambda: ruled)
         allowed.set_shape(gained.shape)
         return allowed
 

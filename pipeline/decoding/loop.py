@@ -13,15 +13,15 @@ Shapes: B batch, T prompt length, L new tokens, V vocabulary.
 from __future__ import annotations
 
 import collections
-import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from pipeline.config import SamplingConfig, sampling_parameters
-from pipeline.decoding import samplers
+from pipeline.decoding import samplers, stop_texts
 from pipeline.decoding.control_flow import Nested, rarely, while_loop, with_structure_of
+from pipeline.decoding.rules import make_rules
 
 Step = Callable[[tf.Tensor, Nested, Nested], tuple[tf.Tensor, Nested]]
 
@@ -43,16 +43,12 @@ class Decoder(NamedTuple):
     make_step: Callable[[], Step]
     least_rows: int = 2
 
-    def step(self, token_ids: tf.Tensor, memory: Nested, state: Nested) -> tuple[tf.Tensor, Nested]:
-        """Runs a single step; for several, call `make_step` once."""
-        return self.make_step()(token_ids, memory, state)
-
 
 class Sampling(collections.namedtuple("Sampling", [*sampling_parameters(), "seed"])):
     """How each row's text is drawn: the parameters that `SamplingConfig` declares with `per_row`, and a seed.
 
-    Every field has the shape (B,): int32 or float32, as its setting is an int or a float. `seed`, int64, selects the
-    row's stream of random numbers.
+    Every field has the shape (B,): int32 or float32, as its setting is an int or a float; several texts are one string,
+    as `stop_texts.join` writes them. `seed`, int64, selects the row's stream of random numbers.
     """
 
     __slots__ = ()
@@ -60,14 +56,15 @@ class Sampling(collections.namedtuple("Sampling", [*sampling_parameters(), "seed
     @classmethod
     def of(cls, config: SamplingConfig, seed: int = 0) -> Sampling:
         """Returns one row's parameters, as numbers."""
-        return cls(*(getattr(config, name) for name in sampling_parameters()), seed)
+        values = (getattr(config, name) for name in sampling_parameters())
+        return cls(*(stop_texts.join(value) if isinstance(value, tuple) else value for value in values), seed)
 
     def repeat(self, rows: int | tf.Tensor) -> Sampling:
         """Returns one row's numbers as tensors for several rows."""
         return Sampling(*(tf.fill([rows], tf.constant(*pair)) for pair in zip(self, SAMPLING_DTYPES, strict=True)))
 
 
-_DTYPES = {int: tf.int32, float: tf.float32}
+_DTYPES = {int: tf.int32, float: tf.float32, tuple: tf.string}
 SAMPLING_DTYPES = Sampling(*(_DTYPES[kind] for kind in sampling_parameters().values()), tf.int64)
 # Of a row that generates nothing and slows no other row down: the defaults of all other parameters are off.
 NO_SAMPLING = SamplingConfig(max_new_tokens=0, temperature=0.0)
@@ -81,11 +78,13 @@ class Generated(NamedTuple):
         tokens: (B,) int32, how many were generated, an end token included.
         log_probability: (B,) float32, nats under the model itself: temperature 1, before bans, penalties and
             truncation; an end token included when it was generated.
+        ended: (B,) bool, whether the text ended by itself, and not at its `max_new_tokens`.
     """
 
     token_ids: tf.Tensor
     tokens: tf.Tensor
     log_probability: tf.Tensor
+    ended: tf.Tensor
 
 
 # === The decoding loop ===
@@ -103,8 +102,10 @@ def generate(
     limit: int,
     banned_ids: Sequence[int] = (),
     prompt_token_ids: tf.RaggedTensor | None = None,
+    first_allowed: tf.Tensor | None = None,
+    surfaces: Sequence[str] = ("",),
 ) -> Generated:
-    """Generates one text per row, until its end token or its `max_new_tokens`.
+    """Generates one text per row, until its end token, its stop text or its `max_new_tokens`.
 
     Args:
         step: what a `Decoder`'s `make_step` returns; V, the last dimension of its logits, is known when it is traced.
@@ -118,22 +119,29 @@ def generate(
         limit: the most new tokens of any row; `max_new_tokens` is clipped to 0..`limit`.
         banned_ids: tokens that are never generated; a row that has no other possible token ends.
         prompt_token_ids: (B, T) ragged int32, what the repetition penalty and the n-gram rule have seen already.
+        first_allowed: (B, V) int32, 1 for the tokens that may come first; None or (B, 0): all.
+        surfaces: what each token is in a text, for stop texts.
     """
     # 1. Before the loop: how many tokens each row may have, and all random numbers at once.
     # 2. At each step: logits → the next token, its log-probability, and whether it ends the row. Rows that have
-    #    ended run on until all have; nothing that they do is counted or returned.
+    #    ended run on until all have; nothing that they do is counted or returned. A row without any possible token,
+    #    because of NaN, bans or a stop text, has ended with the token before.
     # 3. After the loop: rows side by side, padded after their ends.
     max_tokens = tf.clip_by_value(sampling.max_new_tokens, 0, limit)
     steps = tf.maximum(tf.reduce_max(max_tokens), 0)  # the maximum of no rows is negative
     uniforms = samplers.uniform(sampling.seed, tf.range(steps)[:, None])  # (L, B)
-    restrict = _make_rules(sampling, banned_ids, right_aligned_prompt(prompt_token_ids, first_token_ids))
+    prompt = right_aligned_prompt(prompt_token_ids, first_token_ids)
+    if first_allowed is None:
+        first_allowed = tf.zeros([tf.shape(max_tokens)[0], 0], tf.int32)
+    restrict, past = make_rules(sampling, prompt, first_allowed, surfaces, banned_ids, end_id)
     choose = _make_choice(sampling)
 
     def body(index, tokens, log_probability, token_ids, state, past, written):
         logits, new_state = step(token_ids, memory, state)
         allowed, past = restrict(logits, past, index, token_ids)
         token_ids = choose(allowed, tf.gather(uniforms, index))
-        token_ids = _end_if_impossible(token_ids, allowed, banned_ids, end_id)
+        is_possible = tf.gather(allowed, token_ids, batch_dims=1) > -float("inf")  # false for NaN too
+        tokens = tf.where(is_possible, tokens, tf.minimum(tokens, index))
         log_probability += tf.where(index < tokens, _log_probability_of(token_ids, logits), 0.0)
         index += 1
         tokens = tf.where(token_ids == end_id, tf.minimum(tokens, index), tokens)
@@ -143,13 +151,13 @@ def generate(
     # `tokens` is how many tokens each row will have, as far as is known: an end token lowers it.
     # `written` has a spare first place, because an array without any place cannot be stacked.
     written = tf.TensorArray(tf.int32, steps + 1, element_shape=[None]).write(0, first_token_ids)
-    past = tf.zeros([tf.shape(max_tokens)[0], 0], tf.int32)
     values = (0, max_tokens, tf.zeros_like(max_tokens, tf.float32), first_token_ids, state, past, written)
     index, tokens, log_probability, *_, written = while_loop(
         lambda index, tokens, *_: index < tf.reduce_max(tokens), body, values
     )
     token_ids = padded_after(tf.transpose(written.stack()[1 : index + 1]), tokens, padding_id)  # (B, L)
-    return Generated(token_ids, tokens, log_probability)
+    ended = (tokens < max_tokens) | tf.reduce_any(token_ids == end_id, axis=1)
+    return Generated(token_ids, tokens, log_probability, ended)
 
 
 def read(step: Step, memory: Nested, state: Nested, token_ids: tf.Tensor, lengths: tf.Tensor) -> Nested:
@@ -214,67 +222,6 @@ def padded_after(token_ids: tf.Tensor, tokens: tf.Tensor, padding_id: int) -> tf
 # === Parts of a step ===
 
 
-# Without rules a step must cost no more than if there were none. A tensor that a branch reads costs about a microsecond
-# a step even if the branch is not taken, and one that is carried from step to step two. So the rules are one choice of
-# several branches, each a single operation, with their parameters in one tensor, and what they remember in another.
-
-
-def _make_rules(sampling, banned_ids, prompt):
-    """Returns the function (logits, past, index, newest tokens (B,)) → (logits under the rules, past).
-
-    The past (B, ...) int32 is what the rules that some row asks for remember of prompt and text; before the first step,
-    and without rules, it is empty.
-    """
-    penalty, sizes = sampling.repetition_penalty, sampling.no_repeat_ngram
-    parameters = tf.stack([tf.bitcast(penalty, tf.int32), sizes], axis=1)  # (B, 2)
-    any_penalty, any_ngram = tf.reduce_any(penalty != 1.0), tf.reduce_any(sizes > 0)
-    rules = tf.cast(any_penalty, tf.int32) + 2 * tf.cast(any_ngram, tf.int32)
-
-    def restrict(logits, past, index, token_ids):
-        allowed = samplers.ban(logits, banned_ids)
-        inputs = (allowed, past, parameters, index, token_ids, prompt)
-        branches = [lambda: (allowed, past), *(functools.partial(rule, *inputs) for rule in _RULES)]
-        restricted, new_past = tf.switch_case(rules, branches)
-        restricted.set_shape(allowed.shape)
-        return restricted, new_past
-
-    return restrict
-
-
-_as_rule = rarely((2, tf.float32), (2, tf.int32), (2, tf.int32), (0, tf.int32), (1, tf.int32), (2, tf.int32))
-
-
-@_as_rule
-def _penalize(logits, past, parameters, index, token_ids, prompt):
-    """Applies the repetition penalty. The past (B, V) is positive for tokens that have occurred, otherwise 0."""
-    size = tf.shape(logits)[1]
-    seen = tf.cond(
-        index == 0,
-        lambda: samplers.count_seen(prompt, size),
-        lambda: tf.maximum(past, tf.one_hot(token_ids, size, dtype=tf.int32)),
-    )
-    return samplers.penalize_repetition(logits, seen > 0, tf.bitcast(parameters[:, 0], tf.float32)), seen
-
-
-@_as_rule
-def _ban_ngrams(logits, past, parameters, index, token_ids, prompt):
-    """Applies the n-gram rule. The past (B, T + L) is the tokens of prompt and text, right-aligned."""
-    history = tf.cond(index == 0, lambda: prompt, lambda: tf.concat([past, token_ids[:, None]], axis=1))
-    return samplers.ban_repeated_ngrams(logits, history, parameters[:, 1]), history
-
-
-@_as_rule
-def _penalize_and_ban_ngrams(logits, past, *inputs):
-    """Applies both rules, whose pasts stand side by side."""
-    size = tf.shape(logits)[1]
-    logits, seen = _penalize(logits, past[:, :size], *inputs)
-    logits, history = _ban_ngrams(logits, past[:, size:], *inputs)
-    return logits, tf.concat([seen, history], axis=1)
-
-
-_RULES = (_penalize, _ban_ngrams, _penalize_and_ban_ngrams)
-
-
 def _make_choice(sampling):
     """Returns the function (logits (B, V), uniforms (B,)) → each row's next token (B,): drawn, or the likeliest."""
     is_drawn = sampling.temperature > 0.0
@@ -304,14 +251,6 @@ def _truncate(logits, top_k, shares):
     logits = tf.cond(tf.reduce_any(top_k > 0), lambda: samplers.keep_top_k(logits, top_k), lambda: logits)
     nucleus = tf.cond(tf.reduce_any(top_p < 1.0), lambda: samplers.keep_top_p(logits, top_p), lambda: logits)
     return tf.cond(tf.reduce_any(min_p > 0.0), lambda: samplers.keep_min_p(nucleus, min_p), lambda: nucleus)
-
-
-def _end_if_impossible(token_ids, logits, banned_ids, end_id):
-    """Returns the tokens (B,), or the end token where a row has no possible one, because of NaN or bans."""
-    vocabulary, banned = range(logits.shape[-1]), set(banned_ids)
-    otherwise = next((i for i in (end_id, *vocabulary) if i in vocabulary and i not in banned), 0)
-    is_possible = tf.gather(logits, token_ids, batch_dims=1) > -float("inf")  # false of NaN too
-    return tf.where(is_possible, token_ids, otherwise)
 
 
 def _log_probability_of(token_ids, logits):

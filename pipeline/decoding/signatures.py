@@ -14,9 +14,10 @@ import tensorflow as tf
 
 from pipeline.config import MAX_NEW_TOKENS, SamplingConfig
 from pipeline.data.tokenizer import Tokenizer
-from pipeline.decoding import beam_search, loop
+from pipeline.decoding import beam_search, loop, stop_texts
 from pipeline.decoding.beam_search import NO_SEARCH, SEARCH_DTYPES, Search
 from pipeline.decoding.loop import NO_SAMPLING, SAMPLING_DTYPES, Decoder, Sampling
+from pipeline.decoding.prompts import Prompts, read_prompts
 
 MAX_BEAMS = 8  # for one prompt (K)
 FREE_TOKENS = 10  # that a text may have besides those which its source's length allows
@@ -28,11 +29,13 @@ Signature = tuple[Callable[..., Outputs], list[tf.TensorSpec]]  # a function, an
 class _Start(NamedTuple):
     """What decoding starts from."""
 
-    prompt: tf.RaggedTensor | None  # (B, None), tokens that the rules have seen already
     memory: Any
     state: Any
     first_token_ids: tf.Tensor  # (B,), what the first step consumes
-    max_new_tokens: tf.Tensor  # (B,), what the row's prompt allows
+    max_new_tokens: tf.Tensor  # (B,), what the row's prompt or source allows
+    prompt_tokens: tf.Tensor  # (B,), how many tokens it has
+    prompt_unknown: tf.Tensor  # (B,), how many of them are unknown
+    prompts: Prompts | None = None  # what the rules have seen already
 
 
 class TextFunctions:
@@ -64,7 +67,8 @@ class TextFunctions:
         self.banned_ids = [tokenizer.padding_id, tokenizer.start_id]
         if not sampling.allow_unknown:
             self.banned_ids.append(tokenizer.unknown_id)
-        self.banned_ids += range(tokenizer.vocabulary_size, output_size)
+        self.output_size = output_size or tokenizer.vocabulary_size
+        self.banned_ids += range(tokenizer.vocabulary_size, self.output_size)
 
     @property
     def tokenizers(self) -> list[Tokenizer]:
@@ -84,7 +88,7 @@ class TextFunctions:
     def serve(self, text: tf.Tensor) -> Outputs:
         """Generates texts (B,) with the run's own settings, and a seed that comes from each prompt (B,)."""
         sampling = Sampling.of(self.sampling).repeat(tf.shape(text)[0])
-        seed = tf.strings.to_hash_bucket_fast(text, 2**62)
+        seed = tf.strings.to_hash_bucket_fast(self._clean(text), 2**62)
         return {"text": self.generate(text, *sampling._replace(seed=seed))["text"]}
 
     def generate(self, text: tf.Tensor, *sampling: tf.Tensor) -> Outputs:
@@ -95,7 +99,11 @@ class TextFunctions:
             sampling: the fields of `loop.Sampling`, each (B,).
 
         Returns:
-            text (B,) string, log_probability (B,) float32, tokens (B,) int32.
+            text: (B,) string.
+            log_probability: (B,) float32, of the generated tokens.
+            tokens: (B,) int32, how many there are.
+            ended: (B,) bool, whether the text ended by itself, and not at the limit of its tokens.
+            prompt_tokens, prompt_unknown: (B,) int32, how many tokens the prompt has, and how many of them are unknown.
         """
         rows = tf.shape(text)[0]
         text, sampling = self._padded((text, Sampling(*sampling)), ("", Sampling.of(NO_SAMPLING)))
@@ -106,10 +114,19 @@ class TextFunctions:
             start.state,
             start.first_token_ids,
             sampling._replace(max_new_tokens=tf.minimum(sampling.max_new_tokens, start.max_new_tokens)),
+            surfaces=self.tokenizer.surfaces.numpy().tolist(),
             **self._options(start),
         )
-        texts = self.tokenizer.detokenize(generated.token_ids, after=self._has_text_before(text))
-        outputs = {"text": texts, "log_probability": generated.log_probability, "tokens": generated.tokens}
+        texts = self._continuation(generated.token_ids, text, start)
+        shortened = stop_texts.cut(texts, sampling.stop)
+        outputs = {
+            "text": shortened,
+            "log_probability": generated.log_probability,
+            "tokens": generated.tokens,
+            "ended": generated.ended | (shortened != texts),
+            "prompt_tokens": start.prompt_tokens,
+            "prompt_unknown": start.prompt_unknown,
+        }
         return _first_rows(outputs, rows)
 
     def score(self, text: tf.Tensor) -> Outputs:
@@ -146,11 +163,8 @@ class TextFunctions:
             width=MAX_BEAMS,
             **self._options(start),
         )
-        texts = self.tokenizer.detokenize(
-            tf.reshape(beams.token_ids, [-1, tf.shape(beams.token_ids)[2]]),
-            after=tf.repeat(self._has_text_before(text), MAX_BEAMS),
-        )
-        texts = tf.reshape(texts, [-1, MAX_BEAMS])
+        flat = tf.reshape(beams.token_ids, [-1, tf.shape(beams.token_ids)[2]])
+        texts = tf.reshape(self._continuation(flat, text, start, MAX_BEAMS), [-1, MAX_BEAMS])
         outputs = {"text": texts, "log_probability": beams.log_probability, "tokens": beams.tokens}
         return _first_rows(outputs, rows)
 
@@ -165,6 +179,15 @@ class TextFunctions:
         tokens = tf.cast(targets.row_lengths(), tf.int32)
         return {"log_probability": log_probability, "tokens": tokens, "unknown": unknown}
 
+    def _continuation(self, token_ids, text, start: _Start, width: int = 1) -> tf.Tensor:
+        """Returns what the tokens (B·width, L) add to their prompts (B,): (B·width,) string."""
+        texts = self.tokenizer.detokenize(token_ids, after=tf.repeat(self._has_text_before(text), width))
+        if start.prompts is None:
+            return texts
+        # What the prompt holds of the first token; of a text without any token there is nothing to cut.
+        known = tf.minimum(tf.strings.length(tf.repeat(start.prompts.prefix, width)), tf.strings.length(texts))
+        return tf.strings.substr(texts, known, tf.strings.length(texts))
+
     def _options(self, start: _Start) -> dict[str, Any]:
         """What the decoding loop and the beam search need alike."""
         return {
@@ -172,7 +195,8 @@ class TextFunctions:
             "padding_id": self.tokenizer.padding_id,
             "limit": self.limit,
             "banned_ids": self.banned_ids,
-            "prompt_token_ids": start.prompt,
+            "prompt_token_ids": start.prompts and start.prompts.token_ids,
+            "first_allowed": start.prompts and start.prompts.first_allowed,
         }
 
     def _padded(self, rows, padding):
@@ -189,14 +213,20 @@ class TextFunctions:
 
     def _start(self, text) -> _Start:
         """Reads the prompts up to their last token, which the first step consumes."""
-        prompt = self.tokenizer.tokenize(text)  # (B, None)
+        prompts = read_prompts(self.tokenizer, text, self.output_size, self.banned_ids)
+        prompt = prompts.token_ids  # (B, None)
         start = tf.fill([tf.shape(text)[0], 1], self.tokenizer.start_id)
         context = tf.concat([start, prompt], axis=1).to_tensor(self.tokenizer.padding_id)  # (B, T)
         last = tf.cast(prompt.row_lengths(), tf.int32)  # its place, because the start token stands first
         is_before = tf.range(tf.shape(context)[1]) < last[:, None]  # (B, T)
         memory, state = self.decoder.start(tf.where(is_before, context, self.tokenizer.padding_id))
         first = tf.gather(context, last, batch_dims=1)
-        return _Start(prompt, memory, state, first, tf.fill(tf.shape(last), self.limit))
+        allowed = tf.fill(tf.shape(last), self.limit)
+        return _Start(memory, state, first, allowed, prompts.tokens, prompts.unknown, prompts)
+
+    def _clean(self, text) -> tf.Tensor:
+        """Returns the prompts, or sources, as the model sees them."""
+        return self.tokenizer.clean(text)
 
     def _has_text_before(self, text) -> tf.Tensor:
         """Whether words stand before each generated text (B,), so that a space may be needed between them."""
@@ -247,23 +277,30 @@ class PairFunctions(TextFunctions):
         return _first_rows(self._score(start.memory, start.state, target), rows)
 
     def _start(self, text) -> _Start:
-        """Reads the sources; the first step consumes the start token. The rules see the target alone."""
-        source_ids = self._source_ids(text)
-        memory, state = self.decoder.start(source_ids)
-        max_new_tokens, ratio = tf.fill(tf.shape(text), self.limit), self.sampling.max_length_ratio
-        if ratio:
-            lengths = tf.math.count_nonzero(source_ids, axis=1, dtype=tf.float32) - 1.0  # without the end token
-            # Clipped before it becomes an int32, which a long source would overflow.
-            allowed = tf.minimum(tf.math.ceil(lengths * ratio) + FREE_TOKENS, float(self.limit))
-            max_new_tokens = tf.cast(allowed, tf.int32)
-        first = tf.fill(tf.shape(text), self.tokenizer.start_id)
-        return _Start(None, memory, state, first, max_new_tokens)
+        """Reads the sources; the first step consumes the start token. The rules see the target alone.
 
-    def _source_ids(self, text):
-        """(B,) → (B, S), with the end token after each source."""
-        ends = tf.fill([tf.shape(text)[0], 1], self.source_tokenizer.end_id)
-        source_ids = tf.concat([self.source_tokenizer.tokenize(text), ends], axis=1)
-        return source_ids.to_tensor(self.source_tokenizer.padding_id)
+        A blank source, which no training pair has, gets an empty target.
+        """
+        tokens = self.source_tokenizer.tokenize(text)  # (B, None)
+        source_ids = tf.concat([tokens, tf.fill([tf.shape(text)[0], 1], self.source_tokenizer.end_id)], axis=1)
+        memory, state = self.decoder.start(source_ids.to_tensor(self.source_tokenizer.padding_id))
+        lengths = tf.cast(tokens.row_lengths(), tf.int32)
+        unknown = tf.reduce_sum(tf.cast(tf.equal(tokens, self.source_tokenizer.unknown_id), tf.int32), axis=1)
+        first = tf.fill(tf.shape(text), self.tokenizer.start_id)
+        allowed = tf.where(lengths > 0, self._allowed(lengths), 0)
+        return _Start(memory, state, first, allowed, lengths, unknown)
+
+    def _allowed(self, lengths) -> tf.Tensor:
+        """Returns how many new tokens sources of some lengths allow, all (B,)."""
+        ratio = self.sampling.max_length_ratio
+        if not ratio:
+            return tf.fill(tf.shape(lengths), self.limit)
+        # Clipped before it becomes an int32, which a long source would overflow.
+        allowed = tf.minimum(tf.math.ceil(tf.cast(lengths, tf.float32) * ratio) + FREE_TOKENS, float(self.limit))
+        return tf.cast(allowed, tf.int32)
+
+    def _clean(self, text) -> tf.Tensor:
+        return self.source_tokenizer.clean(text)
 
     def _has_text_before(self, text) -> tf.Tensor:
         """A target stands alone."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 
 from pipeline.atomic_files import atomic_write, remove_leftovers
+from pipeline.config import MAX_NEW_TOKENS, MOST_NEW_TOKENS
 from pipeline.run import Run
 from pipeline.serving.generation import SETTINGS_FILE, own_settings
 from pipeline.settings import RequestError
@@ -15,7 +16,7 @@ from pipeline.settings import RequestError
 MAX_VERSION = 2**63 - 2  # TensorFlow Serving counts in 64 bits; one more must be left for the next export
 
 
-def export(run: Run, version: int | None = None) -> Path:
+def export(run: Run, version: int | None = None, max_new_tokens: int | None = None) -> Path:
     """Writes a run's best weights as a SavedModel with the signatures of its `decoding.signatures.TextFunctions`.
 
     Tokenizer and decoding loop are inside; nothing of this package is needed to run it. TensorFlow Serving loads the
@@ -24,6 +25,7 @@ def export(run: Run, version: int | None = None) -> Path:
     Args:
         run: what `training.train` or `run.load` returned.
         version: its number; None: one more than the highest there is.
+        max_new_tokens: the most new tokens that a request may ask for; None: 1,000, or what the run itself asks for.
 
     Returns:
         The folder `saved_models/NAME/export/VERSION`.
@@ -31,17 +33,22 @@ def export(run: Run, version: int | None = None) -> Path:
     Raises:
         RequestError: the version exists already, or its number is not allowed.
     """
+    if max_new_tokens is not None and not 1 <= max_new_tokens <= MOST_NEW_TOKENS:
+        raise RequestError(
+            f"max_new_tokens={max_new_tokens} is not allowed: it must be at least 1 and at most {MOST_NEW_TOKENS}."
+        )
     # 1. Choose a free version.  2. Write to a temporary folder.  3. Rename it: a version that exists is complete.
     parent = run.folder / "export"
     target = parent / str(_version(parent, version))
     remove_leftovers(parent)
     with atomic_write(target) as temporary:
-        _write(run, temporary)
+        _write(run, temporary, max_new_tokens)
     return target
 
 
-def _write(run: Run, folder: Path) -> None:
+def _write(run: Run, folder: Path, max_new_tokens: int | None) -> None:
     functions = run.text_functions(run.model)
+    functions.limit = max_new_tokens or max(MAX_NEW_TOKENS, run.config.sampling.max_new_tokens)
     archive = keras.export.ExportArchive()
     for tokenizer in functions.tokenizers:
         archive.track(tokenizer)  # variables are found by tracing, the tokenizers' tables are not

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from pipeline import run as runs
-from pipeline.config import SamplingConfig, sampling_parameters
+from pipeline.config import MAX_NEW_TOKENS, MOST_NEW_TOKENS, SamplingConfig, sampling_parameters
+from pipeline.decoding import stop_texts
 from pipeline.decoding.beam_search import Search
 from pipeline.decoding.loop import NO_SAMPLING, Sampling
 from pipeline.decoding.signatures import MAX_BEAMS, Outputs, TextFunctions
@@ -33,12 +35,18 @@ class Generation(NamedTuple):
         text: the continuation alone, prompt and text joined are the whole; for pairs the target.
         log_probability: of the text, in nats, under the model itself.
         tokens: how many were generated, an end token included.
+        ended: whether the text ended by itself, and not at the limit of its tokens; None: an export from before this
+            was known, or a beam search.
+        prompt_tokens, prompt_unknown: how many tokens the prompt has, and how many of them are unknown; None likewise.
     """
 
     prompt: str
     text: str
     log_probability: float
     tokens: int
+    ended: bool | None = None
+    prompt_tokens: int | None = None
+    prompt_unknown: int | None = None
 
 
 class Texts(NamedTuple):
@@ -50,6 +58,7 @@ class Texts(NamedTuple):
         inputs: the names of each signature's inputs.
         continues: whether its texts continue their prompts.
         origin: what it is, for messages.
+        limit: the most new tokens of any text.
     """
 
     settings: dict[str, Any]
@@ -57,6 +66,7 @@ class Texts(NamedTuple):
     inputs: Mapping[str, frozenset[str]]
     continues: bool = True
     origin: str = ""
+    limit: int = MAX_NEW_TOKENS
 
 
 # === Generation ===
@@ -79,7 +89,7 @@ def generate(
     length_penalty: float = 1.0,
     n_best: int = 1,
     seed: int = 0,
-    **sampling: float | None,
+    **sampling: float | str | Sequence[str] | None,
 ) -> list[Generation]:
     """Continues prompts, or turns sources into targets.
 
@@ -89,7 +99,7 @@ def generate(
         beam_width: search for the likeliest text with this many beams instead of sampling; 0: off.
         length_penalty: of the beam search; more prefers longer texts.
         n_best: of the beam search: how many texts are returned for each prompt, best first.
-        seed: row i is drawn with seed + i, whatever its neighbours are.
+        seed: of the random numbers; `row_seed` tells the one of each text, whatever its neighbours are.
         sampling: what is not given, or None, is the run's own setting.
             SAMPLING_PARAMETERS
 
@@ -98,21 +108,72 @@ def generate(
             not have it.
     """
     prompts = [prompts] if isinstance(prompts, str) else prompts
+    return [
+        generation
+        for part in generate_in_parts(
+            source,
+            prompts,
+            beam_width=beam_width,
+            length_penalty=length_penalty,
+            n_best=n_best,
+            seed=seed,
+            **sampling,
+        )
+        for generation in part
+    ]
+
+
+def generate_in_parts(
+    source: Run | Texts | str | os.PathLike,
+    prompts: Sequence[str],
+    *,
+    beam_width: int = 0,
+    length_penalty: float = 1.0,
+    n_best: int = 1,
+    seed: int = 0,
+    **sampling: float | str | Sequence[str] | None,
+) -> Iterator[list[Generation]]:
+    """Generates as `generate` does, and yields the texts as they are made, up to 64 prompts at a time.
+
+    The arguments are checked at once, before the first text is asked for.
+    """
     given = _given(sampling)
     texts = source if isinstance(source, Texts) else open_texts(source)
     settings = SamplingConfig(**(texts.settings | given))  # checks the ranges
+    _check_texts(settings, texts)
     check_search(beam_width, length_penalty)
     _check_n_best(n_best, beam_width)
     require_count("seed", seed, 2**62)
     signature = "beam_search" if beam_width else "generate"
+    if signature not in texts.functions:
+        raise RequestError(f"beam_width={beam_width} is not possible: {texts.origin} cannot search. Leave it out.")
     _refuse_ignored(texts, signature, given)
+    if not beam_width and length_penalty != 1.0:
+        raise RequestError(
+            f"length_penalty={length_penalty} is of the beam search: set beam_width, for example 4, or leave it out."
+        )
     values = Sampling.of(settings)._asdict() | {"beam_width": beam_width, "length_penalty": float(length_penalty)}
-    results = []
-    for first in range(0, len(prompts), ROWS_AT_A_TIME):
-        part = list(prompts[first : first + ROWS_AT_A_TIME])
-        outputs = _ask(texts, signature, part, values, seed + first)
-        results += _found_beams(part, outputs, n_best) if beam_width else _generations(part, outputs)
-    return results
+
+    def parts():
+        for first in range(0, len(prompts), ROWS_AT_A_TIME):
+            part = list(prompts[first : first + ROWS_AT_A_TIME])
+            outputs = _ask(texts, signature, part, values, [row_seed(seed, first + row) for row in range(len(part))])
+            yield _found_beams(part, outputs, n_best) if beam_width else _generations(part, outputs)
+
+    return parts()
+
+
+def row_seed(seed: int, row: int) -> int:
+    """Returns the seed of a text: the first one's is the given seed, the others' come from it and their numbers.
+
+    So no text of one seed is a text of the next seed, as it would be with seed + row.
+
+    >>> row_seed(7, 0), row_seed(7, 1) != row_seed(8, 0)
+    (7, True)
+    """
+    if row == 0:
+        return seed
+    return int.from_bytes(hashlib.blake2b(f"{seed} {row}".encode(), digest_size=8).digest(), "big") % 2**62
 
 
 def check_search(beam_width: int, length_penalty: float) -> None:
@@ -131,7 +192,25 @@ def _given(sampling: Mapping[str, Any]) -> dict[str, Any]:
         if name not in sampling_parameters():
             known = [*sampling_parameters(), "beam_width", "length_penalty", "n_best", "seed"]
             raise RequestError(f"Unknown parameter {name!r}: {nearest(name, known)}.")
-    return {name: value for name, value in sampling.items() if value is not None}
+    given = {name: value for name, value in sampling.items() if value is not None}
+    return {name: (value,) if name == "stop" and isinstance(value, str) else value for name, value in given.items()}
+
+
+def _check_texts(settings: SamplingConfig, texts: Texts) -> None:
+    """Refuses more tokens than the graph has room for, and stop texts that would end every text or none."""
+    if settings.max_new_tokens > texts.limit:
+        raise RequestError(
+            f"max_new_tokens={settings.max_new_tokens} is not possible: {texts.origin} has room for {texts.limit}. Ask "
+            "for fewer, or export the run again with a larger limit (export --max-new-tokens)."
+        )
+    if settings.min_new_tokens > settings.max_new_tokens:
+        raise RequestError(
+            f"min_new_tokens={settings.min_new_tokens} is more than max_new_tokens={settings.max_new_tokens}: lower "
+            "the first or raise the second."
+        )
+    for stop in settings.stop:
+        if not stop or stop_texts.SEPARATOR in stop:
+            raise RequestError(f"stop={stop!r} is not allowed: give a text of at least one character, without NUL.")
 
 
 def _check_n_best(n_best: int, beam_width: int) -> None:
@@ -157,20 +236,22 @@ def _refuse_ignored(texts: Texts, signature: str, given: Mapping[str, Any]) -> N
         )
 
 
-def _ask(texts: Texts, signature: str, prompts: list[str], values: Mapping[str, Any], seed: int) -> Outputs:
+def _ask(texts: Texts, signature: str, prompts: list[str], values: Mapping[str, Any], seeds: list[int]) -> Outputs:
     """Calls a signature with the same values for every prompt, and a seed of its own for each."""
     size = len(prompts)
     rows = {name: tf.fill([size], value) for name, value in values.items() if name in texts.inputs[signature]}
     if "seed" in rows:
-        rows["seed"] = tf.range(seed, seed + size, dtype=tf.int64)
+        rows["seed"] = tf.constant(seeds, tf.int64)
     return texts.functions[signature](text=tf.constant(prompts), **rows)
 
 
 def _generations(prompts: list[str], outputs: Outputs) -> list[Generation]:
-    columns = (outputs[name].numpy().tolist() for name in ("text", "log_probability", "tokens"))
+    names = [name for name in Generation._fields if name in outputs]
+    columns = {name: outputs[name].numpy().tolist() for name in names}
+    columns["text"] = [text.decode() for text in columns["text"]]
     return [
-        Generation(prompt, text.decode(), log_probability, tokens)
-        for prompt, text, log_probability, tokens in zip(prompts, *columns, strict=True)
+        Generation(prompt, **dict(zip(names, row, strict=True)))
+        for prompt, *row in zip(prompts, *columns.values(), strict=True)
     ]
 
 
@@ -203,14 +284,15 @@ def open_texts(source: Run | str | os.PathLike) -> Texts:
 
 def own_settings(functions: TextFunctions) -> dict[str, Any]:
     """Returns the settings that a generated text depends on, besides its seed, and whether it continues its prompt."""
-    values = Sampling.of(functions.sampling)._asdict()
-    return {name: values[name] for name in sampling_parameters()} | {"continues": functions.continues}
+    settings = {name: getattr(functions.sampling, name) for name in sampling_parameters()}
+    return settings | {"continues": functions.continues, "limit": functions.limit}
 
 
 def _of_run(run: Run) -> Texts:
     """A run's functions, compiled once and kept with the run."""
     if "texts" not in run.compiled:
         functions = run.text_functions(run.model)
+        functions.limit = MOST_NEW_TOKENS
         signatures = functions.signatures()
         compiled = {name: _compiled(function, inputs) for name, (function, inputs) in signatures.items()}
         names = {name: frozenset(spec.name for spec in inputs) for name, (_, inputs) in signatures.items()}
@@ -246,4 +328,4 @@ def _of_export(folder: Path, written: int) -> Texts:
 
 def _texts(settings: Mapping[str, Any], functions, inputs: Mapping[str, frozenset[str]], origin: str) -> Texts:
     own = {name: settings[name] for name in sampling_parameters() if name in settings}
-    return Texts(own, functions, inputs, settings.get("continues", True), origin)
+    return Texts(own, functions, inputs, settings.get("continues", True), origin, settings.get("limit", MAX_NEW_TOKENS))

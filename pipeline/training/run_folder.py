@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from pipeline import run as runs
+from pipeline.data.cleaning import Cleaning
 from pipeline.data.corpus import Corpus
 from pipeline.data.tokenizer import build_tokenizers
 from pipeline.run import Run, write_json
@@ -53,7 +54,8 @@ def open_or_create(folder: Path, config: RunConfig, corpus: Corpus, is_chief: bo
     """
     if not _has_begun(folder) and is_chief:
         # A run that was refused for its settings after its folder was made may start again with better ones.
-        tokenizers = build_tokenizers(config.tokenizer, corpus.training, config.reads_pairs)
+        cleaning = Cleaning.of(config.corpus, config.reads_pairs)
+        tokenizers = build_tokenizers(config.tokenizer, corpus.training, config.reads_pairs, cleaning)
         return runs.create(folder, config, corpus.checksum, *tokenizers)
     run = runs.load(folder)
     changed = [line for line in difference(run.config, config) if not line.startswith(MAY_CHANGE)]

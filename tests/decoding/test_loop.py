@@ -90,11 +90,12 @@ def test_log_probability_is_the_models_own():
     contexts = np.linspace(-1, 1, 5).astype(np.float32)
     parameters = sampling(5, temperature=[0.5, 2, 0, 1, 1], top_k=4, top_p=0.9, repetition_penalty=1.5, seed=range(5))
     result = run(model, contexts, parameters, banned_ids=[PADDING, UNKNOWN, START])
-    for context, ids, tokens, log_probability in zip(contexts, *(part.numpy() for part in result), strict=True):
+    for context, ids, tokens, log_probability, ended in zip(contexts, *(part.numpy() for part in result), strict=True):
         assert log_probability == pytest.approx(model.numpy_log_probability(ids[:tokens], context), abs=1e-4)
         assert not set(ids[:tokens]) & {PADDING, UNKNOWN, START}
         assert (ids[tokens:] == PADDING).all()
         assert END not in ids[: tokens - 1]
+        assert ended == (END in ids)
 
 
 def test_score_is_the_sum_of_the_log_probabilities():
@@ -126,12 +127,14 @@ def test_a_row_depends_on_that_row_alone():
         "top_k": random.choice([0, 3], 257), "top_p": random.choice([0.8, 1], 257),
         "min_p": random.choice([0, 0.3], 257), "repetition_penalty": random.choice([1, 1.4], 257),
         "no_repeat_ngram": random.choice([0, 1, 2], 257), "seed": random.integers(0, 2**60, 257),
+        "min_new_tokens": random.choice([0, 0, 3], 257), "stop": random.choice(["", "", "f", "gh\0e"], 257),
     }  # fmt: skip
     assert set(fields) == set(Sampling._fields)
     contexts = random.normal(size=257).astype(np.float32)
-    together = run(model, contexts, sampling(257, **fields))
+    together = run(model, contexts, sampling(257, **fields), surfaces=list("abcdefghi"))
     for order in ([0], [256], [5, 4, 3], random.permutation(257)):
-        part = run(model, contexts[order], sampling(len(order), **{name: f[order] for name, f in fields.items()}))
+        parameters = sampling(len(order), **{name: f[order] for name, f in fields.items()})
+        part = run(model, contexts[order], parameters, surfaces=list("abcdefghi"))
         assert part.tokens.numpy().tolist() == together.tokens.numpy()[order].tolist()
         length = part.token_ids.shape[1]
         assert part.token_ids.numpy().tolist() == together.token_ids.numpy()[order, :length].tolist()
@@ -199,10 +202,13 @@ def test_min_p_is_applied_after_the_temperature():
 def test_the_parameters_are_those_of_the_configuration():
     """No second list of names: the fields, their types and what is off follow from `SamplingConfig`."""
     assert list(Sampling._fields) == [*sampling_parameters(), "seed"]
-    config = SamplingConfig(max_new_tokens=3, temperature=0.5, top_k=4, no_repeat_ngram=2, min_p=0.1)
+    config = SamplingConfig(max_new_tokens=3, temperature=0.5, top_k=4, no_repeat_ngram=2, min_p=0.1, stop=("a", "b"))
     tensors = Sampling.of(config, seed=9).repeat(2)
     assert [tensor.dtype for tensor in tensors] == list(SAMPLING_DTYPES)
+    assert tensors.stop.numpy().tolist() == [b"a\0b"] * 2
     for name, tensor in tensors._asdict().items():
+        if name == "stop":
+            continue
         assert tensor.numpy().tolist() == pytest.approx([9 if name == "seed" else getattr(config, name)] * 2)
 
 
@@ -231,17 +237,21 @@ def test_a_row_without_a_possible_token_ends(temperature):
         options = {"banned_ids": [PADDING, UNKNOWN, START], "end_id": END, "padding_id": PADDING, "limit": 8, **options}
         first = tf.fill([4], START)
         parameters = sampling(4, temperature=temperature, max_new_tokens=3, no_repeat_ngram=no_repeat_ngram)
-        return loop.generate(lambda *_: (table, ()), (), (), first, parameters, **options).token_ids.numpy()
+        made = loop.generate(lambda *_: (table, ()), (), (), first, parameters, **options)
+        assert np.isfinite(made.log_probability.numpy()[:3]).all()
+        assert made.tokens.numpy().tolist() == np.count_nonzero(made.token_ids, axis=1).tolist()
+        assert made.ended.numpy()[:3].all()
+        return made.token_ids.numpy()
 
-    assert ids().tolist() == [[END, 0, 0]] * 3 + [[4, 4, 4]]
-    assert ids(banned_ids=range(END + 1)).tolist()[:3] == [[4, 4, 4]] * 3  # the end banned, too
+    assert ids().tolist() == [[0, 0, 0]] * 3 + [[4, 4, 4]]
+    assert ids(banned_ids=range(END + 1)).tolist()[:3] == [[0, 0, 0]] * 3  # the end banned, too
     assert ids(no_repeat_ngram=1).tolist()[3] == [4, 5, END]
 
 
 def test_an_empty_batch():
     prompts = tf.RaggedTensor.from_row_splits(tf.zeros([0], tf.int32), tf.constant([0], tf.int64))
     result = run(Recurrent(9), [], sampling(0, no_repeat_ngram=2, min_p=0.1), prompt_token_ids=prompts)
-    assert [part.shape.as_list() for part in result] == [[0, 0], [0], [0]]
+    assert [part.shape.as_list() for part in result] == [[0, 0], [0], [0], [0]]
 
 
 def test_traced_without_autograph_and_with_an_unknown_batch():
@@ -271,3 +281,48 @@ def test_traced_without_autograph_and_with_an_unknown_batch():
         traced = graph(contexts, *parameters)
         assert traced.token_ids.numpy().tolist() == eager.token_ids.numpy().tolist()
         np.testing.assert_allclose(traced.log_probability, eager.log_probability, atol=1e-5)
+
+
+# === Stop texts, the least number of tokens, what may come first ===
+
+
+def letters(text, end=-1, **fields):
+    """Generates a text whose likeliest continuation is given, greedily: (token ids, tokens, ended)."""
+    table = np.full([1, 12], -1.0, np.float32)
+
+    def step(token_ids, memory, state):
+        wanted = tf.gather(tf.constant([ord(letter) - ord("a") for letter in text]), state[:, 0])
+        return tf.one_hot(wanted, 12, on_value=5.0) + table, state + 1
+
+    options = {"end_id": end, "padding_id": 11, "limit": 20, "surfaces": list("abcdefghijkl")}
+    parameters = sampling(2, temperature=0.0, max_new_tokens=len(text), **fields)
+    made = loop.generate(step, (), tf.zeros([2, 1], tf.int32), tf.zeros([2], tf.int32), parameters, **options)
+    rows = zip(made.token_ids.numpy(), made.tokens.numpy(), made.ended.numpy(), strict=True)
+    return [("".join("abcdefghijkl"[i] for i in ids[:tokens]), bool(ended)) for ids, tokens, ended in rows]
+
+
+def test_a_stop_text_ends_its_own_row():
+    assert letters("abcabd", stop=["ca", ""]) == [("abca", True), ("abcabd", False)]
+    assert letters("abcabd", stop=["abd", "zz"]) == [("abcabd", False), ("abcabd", False)]  # cut by `stop_texts` later
+    assert letters("abcabd", stop=["zz\0bc", "b"]) == [("abc", True), ("ab", True)]
+    assert letters("aaaaaa", stop=["aaa", "aaaaa"]) == [("aaa", True), ("aaaaa", True)]
+    assert letters("abcabd", stop=["ca", ""], no_repeat_ngram=[0, 0], repetition_penalty=[1.0, 1.0])[0][0] == "abca"
+
+
+def test_the_end_comes_after_the_least_number_of_tokens():
+    assert letters("abcab", end=2, min_new_tokens=[0, 2]) == [("abc", True), ("abc", True)]
+    table = rows([[0.0, 0.0, 0.0, 9.0, 5.0, 1.0]] * 3)
+    parameters = sampling(3, temperature=0.0, max_new_tokens=4, min_new_tokens=[0, 2, 9])
+    options = {"end_id": END, "padding_id": PADDING, "limit": 8}
+    made = loop.generate(lambda *_: (table, ()), (), (), tf.fill([3], START), parameters, **options)
+    assert made.token_ids.numpy().tolist() == [[END, 0, 0, 0], [4, 4, END, 0], [4, 4, 4, 4]]
+
+
+def test_only_the_first_token_has_to_be_an_allowed_one():
+    table = rows([[0.0, 0.0, 0.0, 0.0, 5.0, 1.0]] * 2)
+    allowed = tf.constant([[0, 0, 0, 0, 0, 1], [1] * 6])
+    options = {"end_id": END, "padding_id": PADDING, "limit": 8, "first_allowed": allowed}
+    for rules in ({}, {"repetition_penalty": 1.1}, {"min_new_tokens": 1}, {"no_repeat_ngram": 5}):
+        parameters = sampling(2, temperature=0.0, max_new_tokens=3, **rules)
+        made = loop.generate(lambda *_: (table, ()), (), (), tf.fill([2], START), parameters, **options)
+        assert made.token_ids.numpy().tolist() == [[5, 4, 4], [4, 4, 4]], rules

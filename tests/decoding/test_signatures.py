@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.config import SamplingConfig, TokenizerConfig, sampling_parameters
+from pipeline.config import CorpusConfig, SamplingConfig, TokenizerConfig, sampling_parameters
+from pipeline.data.cleaning import AS_IT_IS, Cleaning
 from pipeline.data.tokenizer import build
-from pipeline.decoding.beam_search import Search
+from pipeline.decoding import stop_texts
+from pipeline.decoding.beam_search import SEARCH_DTYPES, Search
 from pipeline.decoding.loop import NO_SAMPLING, Decoder, Sampling
 from pipeline.decoding.signatures import MAX_BEAMS, PairFunctions, TextFunctions
 from tests.decoding.models import END
@@ -57,7 +59,7 @@ def test_inputs_follow_from_the_sampling_configuration():
     """Every input of `generate` besides the text is a setting, or the seed: no second list of names."""
     signatures = functions().signatures()
     inputs = {name: {spec.name: spec.dtype for spec in specs} for name, (_, specs) in signatures.items()}
-    kinds = {int: tf.int32, float: tf.float32}
+    kinds = {int: tf.int32, float: tf.float32, tuple: tf.string}
     expected = {name: kinds[kind] for name, kind in sampling_parameters().items()}
     assert inputs["generate"] == {"text": tf.string, **expected, "seed": tf.int64}
     assert list(inputs["beam_search"]) == ["text", *Search._fields]
@@ -73,6 +75,8 @@ CHANGES = {
     "min_p": 1.0,
     "repetition_penalty": 1e6,
     "no_repeat_ngram": 1,
+    "min_new_tokens": 12,
+    "stop": ("d", "gh"),
 }
 
 
@@ -81,10 +85,10 @@ def test_serving_default_uses_each_setting_of_the_run(name):
     prompts = ["", "abc", "hg", "a"]
     own = SamplingConfig(max_new_tokens=12, temperature=1.0)
     changed = dataclasses.replace(own, **{name: CHANGES[name]})
-    plain, other = (functions(config).serve(tf.constant(prompts))["text"].numpy() for config in (own, changed))
+    plain, other = (functions(config, end=1.0).serve(tf.constant(prompts))["text"].numpy() for config in (own, changed))
     assert plain.tolist() != other.tolist()
     seeds = tf.strings.to_hash_bucket_fast(prompts, 2**62).numpy().tolist()
-    asked = ask(functions(), prompts, seeds, **{name: CHANGES[name]})
+    asked = ask(functions(end=1.0), prompts, seeds, **{name: CHANGES[name]})
     assert asked["text"].tolist() == other.tolist()
 
 
@@ -97,7 +101,7 @@ def test_rows_that_pad_a_batch_ask_for_nothing():
     added = padded._asdict() | {"text": prompts}
     assert {name: value.numpy()[1] for name, value in added.items()} == {
         "text": b"", "max_new_tokens": 0, "temperature": 0, "top_k": 0, "top_p": 1, "min_p": 0, "repetition_penalty": 1,
-        "no_repeat_ngram": 0, "seed": 0,
+        "no_repeat_ngram": 0, "min_new_tokens": 0, "stop": b"", "seed": 0,
     }  # fmt: skip
 
     def text(rows):
@@ -171,7 +175,9 @@ def test_inputs_of_different_lengths_are_refused():
 def test_pairs_start_from_nothing_and_are_limited_by_the_source():
     texts = pair_functions(SamplingConfig(max_length_ratio=0.5))
     made = ask(texts, ["", "abcd", "a" * 9000], max_new_tokens=30, temperature=0.0)
-    assert made["tokens"].tolist() == [10, 12, 30]
+    assert made["tokens"].tolist() == [0, 12, 30]  # a blank source has a blank target
+    assert made["prompt_tokens"].tolist() == [0, 4, 9000] and made["prompt_unknown"].tolist() == [0, 0, 0]
+    assert made["text"][0] == b""
     free = ask(pair_functions(SamplingConfig()), ["a"], max_new_tokens=30, temperature=0.0)
     assert free["tokens"].tolist() == [30]
     assert not texts.continues and functions().continues
@@ -181,3 +187,87 @@ def test_an_export_keeps_all_tokenizers():
     other = build(TokenizerConfig(level="word"), ["one two"])
     assert pair_functions(SamplingConfig()).tokenizers == functions().tokenizers == [TOKENIZER]
     assert pair_functions(SamplingConfig(), other).tokenizers == [TOKENIZER, other]
+
+
+# === Prompts that end inside a token, cleaning, stop texts ===
+
+
+def words(level="word", cleaning=AS_IT_IS, text="In the beginning God created a beginner, and a heaven. ", **sampling):
+    """A language model over words that looks at the last token alone."""
+    tokenizer = build(TokenizerConfig(level=level), [text * 3], cleaning)
+    table = np.random.default_rng(1).normal(size=[tokenizer.vocabulary_size] * 2).astype(np.float32)
+
+    def start(context):
+        return (), tf.zeros([tf.shape(context)[0], 1])
+
+    network = Decoder(start, lambda: lambda token_ids, memory, state: (tf.gather(table, token_ids), state))
+    return TextFunctions(tokenizer, network, SamplingConfig(max_new_tokens=4, **sampling))
+
+
+@pytest.mark.parametrize("level", ["word", "whitespace", "subword"])
+def test_a_prompt_may_end_inside_a_token(level):
+    texts = words(level)
+    for prompt in ("In the ", "In the beginn", "In the begi"):
+        for seed in range(5):
+            [made] = ask(texts, [prompt], [seed], max_new_tokens=3)["text"]
+            whole = prompt + made.decode()
+            if level == "subword" and prompt[-1] != " ":
+                continue
+            assert "  " not in whole and whole.startswith(prompt)
+            if prompt[-1] != " ":
+                assert whole.split()[2].strip(",.") in ("beginning", "beginner")
+
+
+def test_a_prompt_without_a_completion_stays_as_it_is():
+    texts = words()
+    made = ask(texts, ["In the xyz", "In the", ""], [1, 2, 3])
+    assert made["prompt_unknown"].tolist() == [1, 0, 0] and made["prompt_tokens"].tolist() == [3, 2, 0]
+    known = ask(texts, ["In the beginn", "In the ", "In"], [1, 2, 3])
+    assert known["prompt_unknown"].tolist() == [0, 0, 0]
+    alone = ask(texts, ["In the"], [2])
+    assert made["text"][1] == alone["text"][0]  # its neighbours make no difference
+
+
+def test_beams_complete_a_token_too():
+    texts = words()
+    search = Search(
+        *(tf.constant([value] * 2, dtype) for value, dtype in zip((3, 0, 4, 1.0), SEARCH_DTYPES, strict=True))
+    )
+    found = texts.beam_search(tf.constant(["In the beginn", "In the"]), *search)
+    for text, tokens in zip(found["text"].numpy()[0], found["tokens"].numpy()[0], strict=True):
+        assert tokens == 0 or text.startswith((b"ing", b"er"))
+    alone = texts.beam_search(tf.constant(["In the"]), *(part[:1] for part in search))
+    assert found["text"].numpy()[1].tolist() == alone["text"].numpy()[0].tolist()
+
+
+def test_a_text_ends_before_its_stop_text():
+    texts = functions(end=-99.0)
+    free = ask(texts, ["ab"] * 4, [7] * 4)["text"][0].decode()
+    stops = (free[3:5], free[5], free[-2:], "no such")
+    for stop in stops:
+        made = ask(texts, ["ab"], [7], stop=(stop,))
+        assert made["text"][0].decode() == free.partition(stop)[0], stop
+        assert made["ended"][0] == (stop in free)
+        assert made["tokens"][0] == (free.index(stop) + len(stop) if stop in free else 12)
+    both = ask(texts, ["ab"], [7], stop=stops)["text"][0].decode()
+    assert both == min((free.partition(stop)[0] for stop in stops), key=len)
+
+
+@pytest.mark.parametrize("stop", ["\\E", "a.", "\\Q", "(", "\n", "é", "\\"])
+def test_a_stop_text_is_no_regular_expression(stop):
+    texts = tf.constant(["one" + stop + "two" + stop, "ax" * 5, ""])
+    cut = stop_texts.cut(texts, tf.constant([stop, "y\0" + stop, ""]))
+    assert cut.numpy().tolist() == [b"one", b"ax" * 5, b""]
+
+
+def test_prompts_are_cleaned_as_the_training_text_was():
+    cleaning = Cleaning.of(CorpusConfig())
+    texts = words("character", cleaning, text="Café au lait,\nthé\n")
+    clean, dirty = "Café au\nlait", "\ufeffCafe\u0301 au\r\nla\x00it"
+    made = ask(texts, [clean, dirty], [3, 3])
+    assert made["text"][0] == made["text"][1] and made["prompt_unknown"].tolist() == [0, 0]
+    served = texts.serve(tf.constant([clean, dirty]))["text"].numpy()
+    assert served[0] == served[1]
+    scores = texts.score(tf.constant([clean, dirty]))
+    assert scores["log_probability"].numpy()[0] == scores["log_probability"].numpy()[1]
+    assert ask(words("character", text="Café"), ["Cafe\u0301"])["prompt_unknown"].tolist() == [2]  # without cleaning

@@ -228,7 +228,7 @@ def test_a_step_is_that_of_the_papers(cell):
         expected.append(STEPS[cell](x, layer_state, *weights[f"{cell}_{i}"]))
         x = expected[-1][0]
     kernel, bias = weights["output"]
-    step, new = decoder(model).step(ids[:, 0], (), carried)
+    step, new = decoder(model).make_step()(ids[:, 0], (), carried)
     for logits, after in ((step, states_in(new, state)), forward(model, ids, state)):
         np.testing.assert_allclose(tf.reshape(logits, (3, VOCABULARY)), x @ kernel + bias, atol=1e-5)
         assert_same_states(after, tuple(expected))

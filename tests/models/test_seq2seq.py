@@ -81,7 +81,7 @@ def stepwise(decoder, source, target):
     memory, state = decoder.start(source)
     logits = []
     for token_ids in tf.unstack(target, axis=1):
-        after, state = decoder.step(token_ids, memory, state)
+        after, state = decoder.make_step()(token_ids, memory, state)
         logits.append(after)
     return tf.stack(logits, axis=1)
 

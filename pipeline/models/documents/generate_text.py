@@ -5,8 +5,9 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from pipeline.config import SamplingConfig, sampling_parameters
+from pipeline.config import SamplingConfig
 from pipeline.data.tokenizer import Tokenizer
+from pipeline.decoding.loop import Sampling
 from pipeline.decoding.signatures import TextFunctions
 from pipeline.models.contract import Family
 
@@ -38,6 +39,5 @@ def generate_text(
     """
     sampling = SamplingConfig(max_new_tokens=num_words, temperature=temperature)
     functions = TextFunctions(tokenizer, family.decoder(model), sampling, limit=num_words)
-    settings = [tf.constant([getattr(sampling, name)]) for name in sampling_parameters()]
-    outputs = functions.generate(tf.constant([seed_text]), *settings, tf.constant([seed], tf.int64))
+    outputs = functions.generate(tf.constant([seed_text]), *Sampling.of(sampling, seed).repeat(1))
     return outputs["text"].numpy()[0].decode()
