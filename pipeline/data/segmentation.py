@@ -131,7 +131,7 @@ def split_strings(level: str, texts: Sequence[str]) -> tf.RaggedTensor:
     return tf.RaggedTensor.from_row_splits(words, np.searchsorted(starts, rows), validate=False)
 
 
-@tf.function(input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([None], tf.int32)])
+@tf.function(autograph=False, input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([None], tf.int32)])
 def _cut(text: tf.Tensor, bounds: tf.Tensor) -> tf.Tensor:
     """Cuts a text at bounds (P + 1,), in bytes, into (P,) string: as a graph, for the splitter's checks are slow."""
     row = tf.stack([0, tf.size(bounds, tf.int64) - 1])

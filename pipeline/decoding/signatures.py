@@ -19,6 +19,7 @@ from pipeline.decoding.beam_search import NO_SEARCH, SEARCH_DTYPES, Search
 from pipeline.decoding.loop import NO_SAMPLING, SAMPLING_DTYPES, Decoder, Sampling
 from pipeline.decoding.prompts import Prompts, read_prompts
 
+TEXT, TARGET = (tf.TensorSpec([None], tf.string, name) for name in ("text", "target"))
 MAX_BEAMS = 8  # for one prompt (K)
 FREE_TOKENS = 10  # that a text may have besides those which its source's length allows
 
@@ -36,6 +37,24 @@ class _Start(NamedTuple):
     prompt_tokens: tf.Tensor  # (B,), how many tokens it has
     prompt_unknown: tf.Tensor  # (B,), how many of them are unknown
     prompts: Prompts | None = None  # what the rules have seen already
+
+
+class _Graph:
+    """A function as a graph that is traced at its first call, and only then.
+
+    A `tf.function` would be traced once more while it is exported, and the decoding loop takes a second each time.
+    """
+
+    def __init__(self, function: Callable[..., Outputs], inputs: list[tf.TensorSpec]):
+        self._function, self._inputs = function, inputs
+        self._concrete = None
+
+    def __call__(self, *inputs: tf.Tensor) -> Outputs:
+        if self._concrete is None:
+            with tf.init_scope():
+                graph = tf.function(self._function, input_signature=self._inputs, autograph=False)
+                self._concrete = graph.get_concrete_function()
+        return self._concrete(*inputs)
 
 
 class TextFunctions:
@@ -69,6 +88,7 @@ class TextFunctions:
             self.banned_ids.append(tokenizer.unknown_id)
         self.output_size = output_size or tokenizer.vocabulary_size
         self.banned_ids += range(tokenizer.vocabulary_size, self.output_size)
+        self._graphs: dict[tuple[str, int], _Graph] = {}
 
     @property
     def tokenizers(self) -> list[Tokenizer]:
@@ -76,20 +96,30 @@ class TextFunctions:
         return [self.tokenizer]
 
     def signatures(self) -> dict[str, Signature]:
-        """Returns each signature's function and inputs; every input and output has the same first dimension."""
-        text = tf.TensorSpec([None], tf.string, "text")
+        """Returns each signature's function, a graph that is traced once, and its inputs.
+
+        Every input and output has the same first dimension.
+        """
         return {
-            "serving_default": (self.serve, [text]),
-            "generate": (self.generate, [text, *_specs(SAMPLING_DTYPES)]),
-            "score": (self.score, [text]),
-            "beam_search": (self.beam_search, [text, *_specs(SEARCH_DTYPES)]),
+            "serving_default": self._signature(self.serve, [TEXT]),
+            "generate": self._signature(self.generate, [TEXT, *_specs(SAMPLING_DTYPES)]),
+            "score": self._signature(self.score, [TEXT]),
+            "beam_search": self._signature(self.beam_search, [TEXT, *_specs(SEARCH_DTYPES)]),
         }
+
+    def _signature(self, function: Callable[..., Outputs], inputs: list[tf.TensorSpec]) -> Signature:
+        key = (function.__name__, len(inputs))
+        if key not in self._graphs:
+            self._graphs[key] = _Graph(function, inputs)
+        return self._graphs[key], inputs
 
     def serve(self, text: tf.Tensor) -> Outputs:
         """Generates texts (B,) with the run's own settings, and a seed that comes from each prompt (B,)."""
         sampling = Sampling.of(self.sampling).repeat(tf.shape(text)[0])
         seed = tf.strings.to_hash_bucket_fast(self._clean(text), 2**62)
-        return {"text": self.generate(text, *sampling._replace(seed=seed))["text"]}
+        # The graph of the signature `generate`: so an export holds the decoding loop once.
+        generate, _ = self._signature(self.generate, [TEXT, *_specs(SAMPLING_DTYPES)])
+        return {"text": generate(text, *sampling._replace(seed=seed))["text"]}
 
     def generate(self, text: tf.Tensor, *sampling: tf.Tensor) -> Outputs:
         """Generates a text for each prompt.
@@ -185,8 +215,9 @@ class TextFunctions:
         if start.prompts is None:
             return texts
         # What the prompt holds of the first token; of a text without any token there is nothing to cut.
-        known = tf.minimum(tf.strings.length(tf.repeat(start.prompts.prefix, width)), tf.strings.length(texts))
-        return tf.strings.substr(texts, known, tf.strings.length(texts))
+        lengths = tf.strings.length(texts)
+        known = tf.minimum(tf.strings.length(tf.repeat(start.prompts.prefix, width)), lengths)
+        return tf.strings.substr(texts, known, lengths - known)
 
     def _options(self, start: _Start) -> dict[str, Any]:
         """What the decoding loop and the beam search need alike."""
@@ -262,8 +293,7 @@ class PairFunctions(TextFunctions):
 
     def signatures(self) -> dict[str, Signature]:
         """Returns each signature's function and inputs; `score` takes the target besides."""
-        pair = [tf.TensorSpec([None], tf.string, name) for name in ("text", "target")]
-        return super().signatures() | {"score": (self.score, pair)}
+        return super().signatures() | {"score": self._signature(self.score, [TEXT, TARGET])}
 
     def score(self, text: tf.Tensor, target: tf.Tensor) -> Outputs:
         """Scores targets, the end token included, given their sources; both are (B,) strings.

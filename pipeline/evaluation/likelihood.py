@@ -26,7 +26,7 @@ def score_function(loss: Callable) -> Callable:
         it once and use it for many splits or epochs.
     """
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(autograph=False, reduce_retracing=True)
     def score(batch, state):
         rows = batch[2].shape[0]
         losses = [loss(*micro_batch) for micro_batch in split_rows((batch, state), number_of_micro_batches(rows))]
@@ -62,6 +62,15 @@ def held_out_sums(score: Callable, batches: Batches, zero_state: Any) -> dict[st
     return totals
 
 
+def perplexity(nats_per_token: float) -> float:
+    """Returns the perplexity of a loss in nats per token; that of an enormous loss is cut to what a float can hold.
+
+    >>> perplexity(0.0)
+    1.0
+    """
+    return math.exp(min(nats_per_token, 700.0))
+
+
 def figures(nats: float, tokens: TokenSplit) -> dict[str, float]:
     """Puts a likelihood into the usual units.
 
@@ -76,7 +85,7 @@ def figures(nats: float, tokens: TokenSplit) -> dict[str, float]:
     per_token = nats / max(1, tokens.tokens)
     return {
         "nats_per_token": per_token,
-        "perplexity": math.exp(min(per_token, 700.0)),
+        "perplexity": perplexity(per_token),
         "bits_per_character": nats / math.log(2) / max(1, tokens.characters),
         "unknown_rate": tokens.unknown / max(1, tokens.tokens),
         "tokens": tokens.tokens,

@@ -86,9 +86,10 @@ class PairFamily(Family):
     def token_accuracy(self, run, tokens: TokenSplit) -> float:
         """Returns the share of targets that are the likeliest token after the right ones before them."""
 
-        @tf.function(reduce_retracing=True)
+        @tf.function(autograph=False, reduce_retracing=True)
         def right(inputs, targets, weights):
-            logits, _ = self.forward(run.model, inputs, ())
+            state = self.initial_state(run.model, targets.shape[0] or tf.shape(targets)[0])
+            logits, _ = self.forward(run.model, inputs, state)
             is_right = tf.argmax(logits, axis=-1, output_type=tf.int32) == targets
             return tf.reduce_sum(tf.cast(is_right, tf.float32) * weights)
 

@@ -14,18 +14,16 @@ import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import keras
 import tensorflow as tf
 
-from pipeline.layers.micro_batches import number_of_micro_batches
+from pipeline.layers.micro_batches import Nested, number_of_micro_batches
 from pipeline.models.graph import layers_of
-from pipeline.settings import RequestError
+from pipeline.settings import RequestError, one_line
 
 BFLOAT16_FLAG = "amx_bf16"  # of processors with fast products in bfloat16; those of avx512_bf16 alone are slow
 
-Nested = Any  # a nested structure (tf.nest) of tensors whose first dimension is B
 SUM = tf.distribute.ReduceOp.SUM
 
 
@@ -48,10 +46,14 @@ class Devices:
             len(cluster.as_dict().get("chief", []) + cluster.as_dict()["worker"]) if _is_many(cluster) else 1
         )
         self.is_chief = self.machines == 1 or _number(strategy.cluster_resolver) == 0
-        self._share_out = tf.function(functools.partial(self.run, self.own_rows), reduce_retracing=True)
-        self._gather = tf.function(functools.partial(self.run, self._sum_of_rows), reduce_retracing=True)
+        self._share_out = tf.function(
+            functools.partial(self.run, self.own_rows), autograph=False, reduce_retracing=True
+        )
+        self._gather = tf.function(
+            functools.partial(self.run, self._sum_of_rows), autograph=False, reduce_retracing=True
+        )
         # A value that no operation has made is on no device, and could not be sent from there.
-        self._sum = tf.function(lambda number: self.run(lambda: self.sum(tf.identity(number))))
+        self._sum = tf.function(lambda number: self.run(lambda: self.sum(tf.identity(number))), autograph=False)
 
     def scope(self):
         """A context inside which variables are made, one on each device."""
@@ -135,7 +137,8 @@ class Devices:
     def diverge(self, model: keras.Model) -> None:
         """Gives each replica dropout of its own; what a checkpoint holds, the first replica's seeds, stays as it is."""
         objects = [value for layer in layers_of(model) for value in vars(layer).values()]
-        seeds = [value.state.value for value in objects if isinstance(value, keras.random.SeedGenerator)]
+        generators = {id(value): value for value in objects if isinstance(value, keras.random.SeedGenerator)}
+        seeds = [generator.state.value for generator in generators.values()]
         if self.replicas == 1 or not seeds:
             return
 
@@ -215,8 +218,7 @@ def _tpu() -> tf.distribute.Strategy:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
     except (ValueError, tf.errors.OpError) as error:
         raise RequestError(
-            f"training.devices=tpu found no TPU ({' '.join(str(error).split())[:200]}). Set TPU_NAME, or "
-            "training.devices=auto."
+            f"training.devices=tpu found no TPU ({one_line(error)}). Set TPU_NAME, or training.devices=auto."
         ) from None
     return tf.distribute.TPUStrategy(resolver)
 

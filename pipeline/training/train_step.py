@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
+import keras
 import tensorflow as tf
 
 from pipeline.config import TrainingConfig
-from pipeline.layers.micro_batches import join_rows, split_rows
+from pipeline.layers.micro_batches import Nested, join_rows, split_rows
 from pipeline.models.contract import Loss, Update
 from pipeline.training.devices import Devices, open_devices
 
-Nested = Any  # a nested structure (tf.nest) of tensors whose first dimension is B
 
-
-def make_step(updates: Sequence[Update], settings: TrainingConfig, devices: Devices | None = None) -> Callable:
+def make_step(
+    updates: Sequence[Update],
+    settings: TrainingConfig,
+    devices: Devices | None = None,
+    lengths_vary: bool = False,
+) -> Callable:
     """Compiles a training step: (batch, state, learning rate, controls) → (sums, state).
 
     The state goes in and comes out as a value; with several devices it is one value for each. Nothing else is carried
@@ -25,6 +28,8 @@ def make_step(updates: Sequence[Update], settings: TrainingConfig, devices: Devi
         updates: made one after the other, each from the state before the step; the first one's state is returned.
         settings: of training.
         devices: on which the step runs; None: one.
+        lengths_vary: whether batches differ in their number of time steps. Then a step is computed alike whichever
+            batches it was compiled for; otherwise a known length may be made use of, and change the last digits.
 
     Returns:
         The function. Its sums are numbers over the whole batch: objective, nats, tokens (how many targets), each of
@@ -46,10 +51,11 @@ def make_step(updates: Sequence[Update], settings: TrainingConfig, devices: Devi
             sums = totals | sums
         return sums | {"tokens": tokens}, new_state
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(autograph=False, reduce_retracing=True)
     def step(batch, state, rate, controls=None):
         for update in updates:
             update.optimizer.learning_rate.assign(rate)
+        batch = tf.nest.map_structure(_of_any_length, batch) if lengths_vary else batch
         sums, state = devices.run(replica_step, batch, state, controls or {})
         return devices.first(sums), state
 
@@ -60,18 +66,23 @@ def _apply(update: Update, batch, state: Nested, controls: dict, divisor, clip_n
     """Moves an update's variables; returns the gradient's norm, the loss' sums, and the state after the batch.
 
     1. The gradients of each micro-batch.  2. Their sum over micro-batches and devices.  3. Clipping.  4. The update.
+    The first micro-batch has what the weights' regularizers add to the objective, each device its share of that.
     """
     optimizer, variables = update.optimizer, update.variables
+    regularized = [variable for variable in variables if getattr(variable, "regularizer", None)]
 
-    def gradients_of(batch, state):
+    def gradients_of(index, batch, state):
         with tf.GradientTape() as tape:
             loss = update.loss(batch, state, **controls)
             totals = _totals(loss)
+            if regularized and index == 0:
+                penalty = tf.add_n([variable.regularizer(variable) for variable in regularized])
+                totals["objective"] += penalty * divisor / devices.replicas
             scaled = optimizer.scale_loss(totals["objective"] / divisor)
         return tape.gradient(scaled, variables), totals, loss.state
 
     number = devices.micro_batches(batch[2].shape[0])
-    results = [gradients_of(*rows) for rows in split_rows((batch, state), number)]
+    results = [gradients_of(i, *rows) for i, rows in enumerate(split_rows((batch, state), number))]
     gradients, totals, states = zip(*results, strict=True)
     gradients = [_sum_of_micro_batches(gradient) for gradient in zip(*gradients, strict=True)]
     gradients = [_sum_repeated_rows(gradient) for gradient in devices.sum(gradients)]
@@ -82,6 +93,17 @@ def _apply(update: Update, batch, state: Nested, controls: dict, divisor, clip_n
     optimizer.apply(gradients, variables)
     sums = {name: devices.sum(tf.add_n([each[name] for each in totals])) for name in totals[0]}
     return norm / scale, sums, join_rows(states)
+
+
+def _of_any_length(values: tf.Tensor) -> tf.Tensor:
+    """Hides from the compiler how many time steps a tensor (B, T) has."""
+    return tf.compat.v1.placeholder_with_default(values, [values.shape[0], None])
+
+
+def kept_variables(model: keras.Model, updates: dict[str, list[Update]]) -> list[keras.Variable]:
+    """Returns the variables of a model and of the optimizers of all phases' updates, each once."""
+    optimizers = {id(update.optimizer): update.optimizer for phase in updates.values() for update in phase}
+    return [*model.variables, *(variable for each in optimizers.values() for variable in each.variables)]
 
 
 def _totals(loss: Loss) -> dict[str, tf.Tensor]:

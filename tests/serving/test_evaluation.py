@@ -1,5 +1,6 @@
 """The verb `evaluate`: held-out text is scored as the plain network does, and a text that changed is refused."""
 
+import dataclasses
 import json
 
 import keras
@@ -11,6 +12,8 @@ from pipeline.config import CorpusConfig, SamplingConfig
 from pipeline.data import corpus
 from pipeline.data.tokenizer import Tokenizer, build_tokenizers
 from pipeline.models.language_model.config import LanguageModelConfig
+from pipeline.models.pair_family import PairFamily
+from pipeline.models.seq2seq.alignment import align
 from pipeline.run_config import RunConfig
 from pipeline.serving import evaluation
 from pipeline.settings import RequestError
@@ -100,3 +103,44 @@ def test_evaluate_refuses_a_text_that_changed_since(tmp_path):
     (tmp_path / "text.txt").write_text("".join(sentences(30, seed=1)))
     with pytest.raises(RequestError, match="has changed since it was trained"):
         evaluation.evaluate(run, cache=tmp_path / "cache")
+
+
+def test_a_split_that_is_not_there_is_refused_for_what_it_is(tmp_path, trained):
+    (tmp_path / "text.txt").write_text("".join(sentences(30)))
+    run = make_run(tmp_path, validation_share=0.0)
+    with pytest.raises(RequestError, match="has no validation text: choose split=test, or name files to score"):
+        evaluation.evaluate(run, cache=tmp_path / "cache", split="validation")
+    assert evaluation.evaluate(run, cache=tmp_path / "cache")["split"] == "test"
+    with pytest.raises(RequestError, match="split='training' is not allowed: Allowed: test, validation."):
+        evaluation.evaluate(run, cache=tmp_path / "cache", split="training")
+
+
+def test_a_misspelt_option_is_no_option_of_another_kind_of_run(trained):
+    _, run = trained
+    with pytest.raises(RequestError, match="Unknown option sampels=3: did you mean 'samples'. Allowed: samples."):
+        evaluation.evaluate(run, sampels=3)
+    with pytest.raises(RequestError, match="Unknown option beam_with=0: "):
+        evaluation.evaluate(run, beam_with=0)
+    with pytest.raises(RequestError, match="resamples=5 is for runs on pairs"):
+        evaluation.evaluate(run, resamples=5)
+
+
+class StartsFromZeros(PairFamily):
+    """An encoder whose mean is joined with what the target's own layer, started from zeros, has read."""
+
+    def build(self, sizes):
+        source_ids, target_ids = (keras.Input((None,), dtype="int32") for _ in range(2))
+        values = keras.layers.Embedding(sizes.source_vocabulary_size, 4)(source_ids)
+        x = keras.layers.LSTM(4, return_sequences=True)(keras.layers.Embedding(sizes.vocabulary_size, 4)(target_ids))
+        found, _ = keras.layers.Attention()([x, values], return_attention_scores=True)
+        return keras.Model((source_ids, target_ids), keras.layers.Dense(sizes.vocabulary_size)(x + found))
+
+
+def test_a_pair_family_whose_target_starts_from_zeros_is_measured(pair_run, tmp_path):
+    run = dataclasses.replace(pair_run)
+    run.__dict__["family"] = StartsFromZeros(pair_run.config.model)  # in the place of the cached ones
+    run.__dict__["model"] = run.new_model()
+    assert len(run.family.initial_state(run.model, 1)) == 1
+    found = evaluation.evaluate(run, cache=tmp_path)
+    assert 0 <= found["token_accuracy"] <= 1 and found["perplexity"] > 1
+    assert align(run, run.model, "red green", "rg").weights.shape == (3, 3)

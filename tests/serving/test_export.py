@@ -1,13 +1,12 @@
 """Exports: in a fresh process that knows TensorFlow and TensorFlow Text alone, and in a Session loader."""
 
+import concurrent.futures
 import json
 import math
 import shutil
-import subprocess
-import sys
+import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -16,54 +15,15 @@ from pipeline.decoding.loop import Sampling
 from pipeline.run import load
 from pipeline.serving import export, generation
 from pipeline.settings import RequestError
+from tests.served import (
+    SIGNATURES,
+    assert_a_row_is_the_same_in_every_batch,
+    assert_loaders_agree,
+    assert_signatures_are_as_promised,
+    serve,
+)
 
-# Runs in a process of its own: no module of ours, and each signature in both loaders on the same rows.
-SCRIPT = r"""
-import json, sys
-import numpy as np
-import tensorflow as tf
-import tensorflow_text
-
-folder = sys.argv[1]
-texts = [b"the", "我喜歡".encode(), b"", b"\xff\xfe broken", "🙂".encode(), b"nul \x00 inside", b"light and\n"]
-VALUES = {"max_new_tokens": 6, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.05, "repetition_penalty": 1.0,
-          "no_repeat_ngram": 2, "beam_width": 3, "length_penalty": 0.6}
-KINDS = {name: np.int32 if isinstance(value, int) else np.float32 for name, value in VALUES.items()}
-VALUES["seed"], KINDS["seed"] = 7, np.int64
-
-def inputs_of(names, rows):
-    return {name: np.array(rows, object) if name == "text" else np.full(len(rows), VALUES[name], KINDS[name])
-            for name in names}
-
-def plain(value):
-    if isinstance(value, list):
-        return [plain(part) for part in value]
-    return value.decode() if isinstance(value, bytes) else value
-
-batches = {"all": texts, "none": [], "one": texts[1:2], "many": texts[:1] * 256 + texts[1:2]}
-results = {"signatures": {}, "batches": {}}
-with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-    meta = tf.compat.v1.saved_model.load(session, ["serve"], folder)
-    for name in ("serving_default", "generate", "score", "beam_search"):
-        definition = meta.signature_def[name]
-        results["signatures"][name] = [sorted(definition.inputs), sorted(definition.outputs)]
-        for label, rows in batches.items():
-            given = inputs_of(definition.inputs, rows)
-            served = session.run({key: value.name for key, value in definition.outputs.items()},
-                                 {definition.inputs[key].name: value for key, value in given.items()})
-            results["batches"][f"{name}/{label}"] = {
-                key: {"session": plain(value.tolist())} for key, value in served.items()}
-
-loaded = tf.saved_model.load(folder)
-for place, outputs in results["batches"].items():
-    name, label = place.split("/")
-    given = inputs_of(results["signatures"][name][0], batches[label])
-    text = tf.constant(given.pop("text").tolist(), tf.string, [len(batches[label])])
-    called = loaded.signatures[name](text=text, **{key: tf.constant(value) for key, value in given.items()})
-    for key in outputs:
-        outputs[key]["python"] = plain(called[key].numpy().tolist())
-print(json.dumps(results))
-"""
+TEXTS = [b"the", "我喜歡".encode(), b"", b"\xff\xfe broken", "🙂".encode(), b"nul \x00 inside", b"light and\n"]
 
 
 @pytest.fixture(scope="module")
@@ -74,47 +34,20 @@ def exported(tiny_run, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def served(exported):
-    finished = subprocess.run([sys.executable, "-c", SCRIPT, str(exported)], capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stderr[-2000:]
-    return json.loads(finished.stdout.splitlines()[-1])
+    return serve(exported, TEXTS)
 
 
 def test_signatures_are_as_promised(served):
-    assert served["signatures"] == {
-        "serving_default": [["text"], ["text"]],
-        "generate": [
-            sorted(["text", "seed", *sampling_parameters()]),
-            ["log_probability", "text", "tokens"],
-        ],
-        "score": [["text"], ["log_probability", "tokens", "unknown"]],
-        "beam_search": [
-            ["beam_width", "length_penalty", "max_new_tokens", "no_repeat_ngram", "text"],
-            ["log_probability", "text", "tokens"],
-        ],
-    }
+    assert_signatures_are_as_promised(served, score_inputs=["text"])
 
 
 def test_the_session_loader_agrees_with_python(served):
-    for outputs in served["batches"].values():
-        for name, both in outputs.items():
-            if name == "log_probability":
-                np.testing.assert_allclose(both["session"], both["python"], atol=1e-4)
-            else:
-                assert both["session"] == both["python"]
+    assert_loaders_agree(served)
 
 
-@pytest.mark.parametrize("signature", ["serving_default", "generate", "score", "beam_search"])
+@pytest.mark.parametrize("signature", SIGNATURES)
 def test_a_row_is_the_same_in_every_batch(served, signature):
-    batches = served["batches"]
-    assert all(both["session"] == [] for both in batches[f"{signature}/none"].values())
-    for name in batches[f"{signature}/all"]:
-        rows = [batches[f"{signature}/{label}"][name]["session"] for label in ("all", "one", "many")]
-        row, alone, last = rows[0][1], rows[1][0], rows[2][-1]
-        assert len(rows[2]) == 257
-        if name == "log_probability":
-            np.testing.assert_allclose([alone, last], [row, row], atol=1e-4)
-        else:
-            assert row == alone == last
+    assert_a_row_is_the_same_in_every_batch(served, signature)
 
 
 def test_the_export_gives_what_the_run_gives(served, tiny_run):
@@ -140,7 +73,7 @@ def test_a_version_is_never_overwritten(copied_run):
 
 
 def test_a_failed_export_leaves_no_half_version(copied_run, monkeypatch):
-    def fail(run, folder):
+    def fail(run, folder, max_new_tokens):
         folder.mkdir(parents=True)
         (folder / "saved_model.pb").write_bytes(b"half")
         raise OSError("No space left on device")
@@ -159,11 +92,21 @@ def test_the_limit_is_fixed_at_export(exported):
     assert 1 <= int(made["tokens"][0]) <= MAX_NEW_TOKENS
 
 
+def test_the_limit_can_be_chosen_at_export(copied_run):
+    exported = export.export(load(copied_run), max_new_tokens=5)
+    assert generation.generate(exported, ["the"], max_new_tokens=5, min_new_tokens=5)[0].tokens == 5
+    with pytest.raises(RequestError, match="has room for 5.*export --max-new-tokens"):
+        generation.generate(exported, ["the"], max_new_tokens=6)
+    assert generation.generate(load(copied_run), ["the"], max_new_tokens=1200, min_new_tokens=1200)[0].tokens == 1200
+    with pytest.raises(RequestError, match="max_new_tokens=0 is not allowed"):
+        export.export(load(copied_run), max_new_tokens=0)
+
+
 def test_the_settings_file_is_listed_and_complete(exported, tiny_run):
     """`assets.extra` belongs to whoever writes an export; TensorFlow leaves it alone."""
     settings = json.loads((exported / "assets.extra/sampling.json").read_text())
     own = {name: getattr(tiny_run.config.sampling, name) for name in sampling_parameters()}
-    assert settings == own | {"continues": True}
+    assert settings == own | {"continues": True, "limit": MAX_NEW_TOKENS, "stop": []}
 
 
 def test_the_documentation_names_every_input(served):
@@ -171,3 +114,26 @@ def test_the_documentation_names_every_input(served):
     for name, (inputs, outputs) in served["signatures"].items():
         row = next(line for line in text.splitlines() if line.startswith(f"| `{name}`"))
         assert all(f"`{word}`" in row for word in (*inputs, *outputs)), name
+
+
+def test_of_two_exports_at_once_one_waits_for_the_other(copied_run, monkeypatch):
+    run, begun, may_end = load(copied_run), threading.Event(), threading.Event()
+    written = []
+
+    def write(run, folder, *arguments):
+        folder.mkdir()
+        written.append(folder.name)
+        begun.set()
+        assert may_end.wait(60)
+        (folder / "whole").touch()
+
+    monkeypatch.setattr(export, "_write", write)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        first = pool.submit(export.export, run)
+        assert begun.wait(60)
+        second = pool.submit(export.export, run)
+        assert not concurrent.futures.wait([second], timeout=0.5).done and written == ["aside.1"]
+        may_end.set()
+        folders = [first.result(60), second.result(60)]
+    assert [folder.name for folder in folders] == ["1", "2"]
+    assert all((folder / "whole").exists() for folder in folders)

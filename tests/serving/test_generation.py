@@ -34,9 +34,9 @@ def functions(tiny_run):
 def test_prompt_and_text_joined_are_the_whole(tiny_run):
     """What was generated after the prompt is what the tokenizer finds there, spaces included."""
     made = generation.generate(tiny_run, ["1 the"] * 8, max_new_tokens=5, seed=1)
-    for prompt, text, _, tokens in made:
-        ids = tiny_run.tokenizer.tokenize(tf.constant([prompt + text, prompt]))
-        assert tokens - 1 <= len(ids[0]) - len(ids[1]) <= tokens  # one more was the end token, if it came
+    for one in made:
+        ids = tiny_run.tokenizer.tokenize(tf.constant([one.prompt + one.text, one.prompt]))
+        assert one.tokens - 1 <= len(ids[0]) - len(ids[1]) <= one.tokens  # one more was the end token, if it came
 
 
 @pytest.mark.parametrize("cell, tied", [("lstm", True), ("gru", True), ("rnn", False)])
@@ -46,9 +46,9 @@ def test_logits_of_a_row_are_the_same_in_any_batch(cell, tied):
     decoder = network.decoder(network.build_model(Sizes(1000)))
     token_ids = tf.range(257) % 1000
     _, state = decoder.start(tf.random.uniform([257, 3], 3, 1000, tf.int32, seed=1))
-    whole, _ = decoder.step(token_ids, (), state)
+    whole, _ = decoder.make_step()(token_ids, (), state)
     for rows in (decoder.least_rows, 40, 64):
-        part, _ = decoder.step(token_ids[:rows], (), tf.nest.map_structure(lambda s, rows=rows: s[:rows], state))
+        part, _ = decoder.make_step()(token_ids[:rows], (), tf.nest.map_structure(lambda s, rows=rows: s[:rows], state))
         # Not bit for bit: with AVX2 a product handles the last rows of a batch apart.
         np.testing.assert_allclose(part, whole[:rows], rtol=1e-5, atol=1e-5)
 
@@ -56,15 +56,49 @@ def test_logits_of_a_row_are_the_same_in_any_batch(cell, tied):
 def test_a_row_does_not_depend_on_its_neighbours(tiny_run):
     together = generation.generate(tiny_run, PROMPTS, temperature=1.2, seed=5)
     for i, prompt in enumerate(PROMPTS):
-        alone = generation.generate(tiny_run, [prompt], temperature=1.2, seed=5 + i)[0]
+        alone = generation.generate(tiny_run, [prompt], temperature=1.2, seed=generation.row_seed(5, i))[0]
         assert alone.text == together[i].text
         assert alone.log_probability == pytest.approx(together[i].log_probability, abs=1e-4)
 
 
 def test_many_prompts_keep_their_order_and_seeds(tiny_run):
     many = generation.generate(tiny_run, ["the"] * 70, seed=3)
-    assert [g.text for g in many[66:]] == [g.text for g in generation.generate(tiny_run, ["the"] * 4, seed=69)]
+    for row in (0, 1, 66, 69):
+        alone = generation.generate(tiny_run, ["the"], seed=generation.row_seed(3, row))
+        assert alone[0].text == many[row].text
     assert len({g.text for g in many}) > 1
+
+
+def test_no_text_of_a_seed_is_one_of_the_next():
+    """Row i was drawn with seed + i: two seeds that follow each other shared all texts but one."""
+    seeds = [generation.row_seed(seed, row) for seed in range(50) for row in range(50)]
+    assert len(set(seeds)) == len(seeds) and 0 <= min(seeds) <= max(seeds) < 2**62
+    assert [generation.row_seed(seed, 0) for seed in (0, 5)] == [0, 5]
+
+
+def test_texts_come_as_they_are_made(tiny_run):
+    prompts = ["the"] * 130
+    parts = generation.generate_in_parts(tiny_run, prompts, seed=3)
+    first = next(parts)
+    assert len(first) == 64 and [len(part) for part in parts] == [64, 2]
+    assert generation.generate(tiny_run, prompts, seed=3)[:64] == first
+    with pytest.raises(RequestError, match="top_k=-1"):  # at once, before a text is asked for
+        generation.generate_in_parts(tiny_run, prompts, top_k=-1)
+
+
+def test_stop_texts_and_the_least_number_of_tokens(tiny_run):
+    free = generation.generate(tiny_run, ["the"], seed=2, max_new_tokens=20)[0]
+    stop = free.text[3:5]
+    cut = generation.generate(tiny_run, ["the"], seed=2, max_new_tokens=20, stop=stop)[0]
+    assert cut.text == free.text.partition(stop)[0] and cut.ended and cut.tokens < free.tokens
+    assert generation.generate(tiny_run, ["the"], seed=2, max_new_tokens=20, stop=["nowhere", stop])[0] == cut
+    made = generation.generate(tiny_run, [""] * 20, max_new_tokens=20, min_new_tokens=20)
+    assert {text.tokens for text in made} == {20}
+
+
+def test_what_a_prompt_holds_is_counted(tiny_run):
+    [made] = generation.generate(tiny_run, [" the never-seen"], max_new_tokens=1)
+    assert (made.prompt_tokens, made.prompt_unknown) == (4, 3)
 
 
 def test_an_unknown_prompt_word_changes_nothing_but_the_state(tiny_run):
@@ -178,11 +212,11 @@ def test_unreadable_settings_of_an_export_are_refused(exported, tmp_path, conten
 
 # === Exports of other versions ===
 
-NEW = ("min_p", "no_repeat_ngram")
+NEW = ("min_p", "no_repeat_ngram", "min_new_tokens", "stop")
 
 
 class Before(TextFunctions):
-    """The signatures of an export before there were `min_p` and `no_repeat_ngram`."""
+    """The signatures of an export before there were `min_p`, `no_repeat_ngram`, `min_new_tokens` and `stop`."""
 
     def signatures(self):
         new = super().signatures()
@@ -221,7 +255,9 @@ def test_an_older_export_is_still_read(tiny_run, old_export, settings):
     assert [g.text for g in here] == [g.text for g in there]
 
 
-@pytest.mark.parametrize("settings", [{"min_p": 0.1}, {"no_repeat_ngram": 2}, {"no_repeat_ngram": 2, "beam_width": 2}])
+@pytest.mark.parametrize(
+    "settings", [{"min_p": 0.1}, {"no_repeat_ngram": 2}, {"no_repeat_ngram": 2, "beam_width": 2}, {"stop": "a"}]
+)
 def test_an_older_export_refuses_what_it_does_not_have(old_export, settings):
     words = refusal(lambda: generation.generate(old_export, ["the"], **settings))
     assert next(iter(settings)) in words and str(old_export) in words and "Export the run again." in words
@@ -245,7 +281,11 @@ def test_an_export_with_an_unknown_input_is_refused(exported, tmp_path, monkeypa
         ({"top_p": 1.5}, "at most 1.0"),
         ({"top_p": 0.0}, "more than 0.0"),
         ({"top_k": -1}, "top_k=-1"),
-        ({"max_new_tokens": 10**6}, "at most 1000"),
+        ({"max_new_tokens": 10**7}, "at most 1000000"),
+        ({"max_new_tokens": 3, "min_new_tokens": 4}, "min_new_tokens=4 is more than max_new_tokens=3"),
+        ({"stop": ["a", ""]}, "stop=''"),
+        ({"stop": "a\0b"}, "without NUL"),
+        ({"length_penalty": 0.5}, "length_penalty=0.5 is of the beam search"),
         ({"beam_width": 9}, "at most 8"),
         ({"length_penalty": math.inf}, "length_penalty=inf"),
         ({"no_repeat_ngram": -2}, "no_repeat_ngram=-2"),
@@ -261,7 +301,9 @@ def test_wrong_settings_are_refused(tiny_run, settings, words):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("temperature", 0.5), ("top_k", 3), ("top_p", 0.9), ("min_p", 0.1), ("repetition_penalty", 1.1)]
+    ("name", "value"),
+    [("temperature", 0.5), ("top_k", 3), ("top_p", 0.9), ("min_p", 0.1), ("repetition_penalty", 1.1)]
+    + [("stop", ("a",)), ("min_new_tokens", 2)],
 )
 def test_a_beam_search_refuses_what_it_would_ignore(tiny_run, name, value):
     words = refusal(lambda: generation.generate(tiny_run, ["the"], beam_width=2, **{name: value}))

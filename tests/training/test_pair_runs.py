@@ -5,15 +5,13 @@ import itertools
 import json
 import math
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from pipeline import run
-from pipeline.config import SamplingConfig, TokenizerConfig, TrainingConfig, sampling_parameters
+from pipeline.config import SamplingConfig, TokenizerConfig, TrainingConfig
 from pipeline.data import corpus as corpora
 from pipeline.data.batching import Sentences, held_out_batches, to_dataset
 from pipeline.data.examples import Example
@@ -26,6 +24,13 @@ from pipeline.run_config import override
 from pipeline.serving import evaluation, export, generation
 from pipeline.training import trainer
 from tests.conftest import refusal, small, some_pairs, written
+from tests.served import (
+    SIGNATURES,
+    assert_a_row_is_the_same_in_every_batch,
+    assert_loaders_agree,
+    assert_signatures_are_as_promised,
+    serve,
+)
 
 SOURCES = ["one red bird", "我喜歡 tea", "", "seven", "one unheard-of 🙂 bird", "two two two two"]
 
@@ -344,58 +349,9 @@ def test_evaluate_refuses_pairs_that_changed_since(pair_config, pair_run, tmp_pa
 
 # === Export ===
 
-# Runs in a process of its own: no module of ours, and each signature in both loaders on the same rows.
-SCRIPT = r"""
-import json, sys
-import numpy as np
-import tensorflow as tf
-import tensorflow_text
-
-folder = sys.argv[1]
-texts = [b"one red bird", "我喜歡 tea".encode(), b"", b"\xff\xfe broken", "🙂".encode(), b"nul \x00 inside",
-         b"red fish " * 5600]
-targets = [b"orb", "我t".encode(), b"", b"\xff", "🙂".encode(), b"a\nb", b"rf" * 20]
-assert len(texts[-1]) > 50000
-VALUES = {"max_new_tokens": 6, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0,
-          "no_repeat_ngram": 3, "beam_width": 3, "length_penalty": 0.6}
-KINDS = {name: np.int32 if isinstance(value, int) else np.float32 for name, value in VALUES.items()}
-VALUES["seed"], KINDS["seed"] = 7, np.int64
-batches = {"all": [0, 1, 2, 3, 4, 5, 6], "none": [], "one": [1], "many": [0] * 256 + [1]}
-
-def inputs_of(names, rows):
-    columns = {"text": texts, "target": targets}
-    strings = {name: np.array([column[i] for i in rows], object) for name, column in columns.items()}
-    return {name: strings[name] if name in strings else np.full(len(rows), VALUES[name], KINDS[name]) for name in names}
-
-def plain(value):
-    if isinstance(value, list):
-        return [plain(part) for part in value]
-    return value.decode() if isinstance(value, bytes) else value
-
-results = {"signatures": {}, "batches": {}}
-with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-    meta = tf.compat.v1.saved_model.load(session, ["serve"], folder)
-    for name in ("serving_default", "generate", "score", "beam_search"):
-        definition = meta.signature_def[name]
-        results["signatures"][name] = [sorted(definition.inputs), sorted(definition.outputs)]
-        for label, rows in batches.items():
-            given = inputs_of(definition.inputs, rows)
-            served = session.run({key: value.name for key, value in definition.outputs.items()},
-                                 {definition.inputs[key].name: value for key, value in given.items()})
-            results["batches"][f"{name}/{label}"] = {
-                key: {"session": plain(value.tolist())} for key, value in served.items()}
-
-loaded = tf.saved_model.load(folder)
-for place, outputs in results["batches"].items():
-    name, label = place.split("/")
-    given = {key: tf.constant(value.tolist(), tf.string, value.shape) if value.dtype == object else tf.constant(value)
-             for key, value in inputs_of(results["signatures"][name][0], batches[label]).items()}
-    called = loaded.signatures[name](**given)
-    for key in outputs:
-        outputs[key]["python"] = plain(called[key].numpy().tolist())
-assert "pipeline" not in sys.modules
-print(json.dumps(results))
-"""
+TEXTS = [b"one red bird", "我喜歡 tea".encode(), b"", b"\xff\xfe broken", "🙂".encode(), b"nul \x00 inside"]
+TEXTS += [b"red fish " * 5600]  # 50 kB
+TARGETS = [b"orb", "我t".encode(), b"", b"\xff", "🙂".encode(), b"a\nb", b"rf" * 20]
 
 
 @pytest.fixture(scope="session")
@@ -406,49 +362,20 @@ def pair_export(pair_run, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def served(pair_export):
-    finished = subprocess.run([sys.executable, "-c", SCRIPT, str(pair_export)], capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stderr[-2000:]
-    return json.loads(finished.stdout.splitlines()[-1])
+    return serve(pair_export, TEXTS, TARGETS)
 
 
 def test_signatures_are_as_promised(served):
-    assert served["signatures"] == {
-        "serving_default": [["text"], ["text"]],
-        "generate": [
-            sorted(["text", *sampling_parameters(), "seed"]),
-            ["log_probability", "text", "tokens"],
-        ],
-        "score": [["target", "text"], ["log_probability", "tokens", "unknown"]],
-        "beam_search": [
-            ["beam_width", "length_penalty", "max_new_tokens", "no_repeat_ngram", "text"],
-            ["log_probability", "text", "tokens"],
-        ],
-    }
+    assert_signatures_are_as_promised(served, score_inputs=["target", "text"])
 
 
 def test_the_session_loader_agrees_with_python(served):
-    for outputs in served["batches"].values():
-        for name, both in outputs.items():
-            if name == "log_probability":
-                np.testing.assert_allclose(both["session"], both["python"], atol=1e-4)
-            else:
-                assert both["session"] == both["python"]
+    assert_loaders_agree(served)
 
 
-@pytest.mark.parametrize("signature", ["serving_default", "generate", "score", "beam_search"])
+@pytest.mark.parametrize("signature", SIGNATURES)
 def test_a_row_is_the_same_in_every_batch(served, signature):
-    batches = served["batches"]
-    assert all(both["session"] == [] for both in batches[f"{signature}/none"].values())
-    for name in batches[f"{signature}/all"]:
-        rows = [batches[f"{signature}/{label}"][name]["session"] for label in ("all", "one", "many")]
-        row, alone, last = rows[0][1], rows[1][0], rows[2][-1]
-        assert [len(part) for part in rows] == [7, 1, 257]
-        if name == "log_probability":
-            np.testing.assert_allclose([alone, last], [row, row], atol=1e-4)
-        else:
-            assert row == alone == last
-    if signature == "beam_search":
-        assert {len(row) for row in batches["beam_search/all"]["text"]["session"]} == {8}
+    assert_a_row_is_the_same_in_every_batch(served, signature)
 
 
 def test_the_export_gives_what_the_run_gives(served, pair_run, pair_export):
