@@ -78,6 +78,19 @@ class CorpusConfig(Section):
     incomplete_rows: str = setting(
         "refuse", "rows without a text, a source or a target: stop, or leave them out", choices=("refuse", "skip")
     )
+    delimiter: str = setting(
+        "auto",
+        "what separates the columns of a table; auto: found by its rows, as are quotes and a first row of names; "
+        "suffix: comma in .csv, tab and no quotes in .tsv",
+        choices=("auto", "comma", "semicolon", "tab", "pipe", "suffix"),
+        earlier="suffix",
+    )
+    lists: str = setting(
+        "references",
+        "pairs: a list of texts as target, in .jsonl: references, each of which makes a pair, or lines of one text",
+        choices=("references", "lines"),
+        earlier="lines",
+    )
     markup: str = setting(
         "convert",
         "HTML, RTF and front matter: reduce them to their text, or keep them",
@@ -97,9 +110,9 @@ class CorpusConfig(Section):
     control_characters: bool = setting(False, "keep control characters other than tab and line feed")
     separators: str = setting(
         "convert",
-        "form feeds, vertical tabs and Unicode's separators of lines: make them line ends (in a line: spaces), delete "
-        "them as earlier versions did, or keep them",
-        choices=("convert", "delete", "keep"),
+        "form feeds, vertical tabs and Unicode's separators of lines: make them line ends (in a line: spaces), or "
+        "delete control characters among them, as earlier versions did",
+        choices=("convert", "delete"),
         earlier="delete",
     )
 

@@ -56,6 +56,15 @@ def shortened(text: str, maximum: int) -> str:
     return text if len(text) <= maximum else text[: maximum - 1] + "…"
 
 
+def one_line(error: object, maximum: int = 200) -> str:
+    """Returns the beginning of an error's message for a message of one line.
+
+    >>> one_line(ValueError("first\\n  second"))
+    'first second'
+    """
+    return " ".join(str(error).split())[:maximum]
+
+
 def setting(
     default,
     description: str,

@@ -27,7 +27,7 @@ PARAMETERS = [pytest.param(row, id=row.name, marks=pytest.mark.nightly if row.ni
 
 
 @pytest.mark.parametrize("row", PARAMETERS)
-def test_every_input(row, command, tiny_run, tmp_path, monkeypatch):
+def test_every_input(row, command, tiny_run, request, tmp_path, monkeypatch):
     for name, content in row.files.items():
         content = content() if callable(content) else content
         (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
@@ -36,7 +36,10 @@ def test_every_input(row, command, tiny_run, tmp_path, monkeypatch):
     if row.prepare:
         row.prepare(tmp_path)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(row.stdin)))
-    typed = row.command.format(small=" ".join(SMALL), small_pairs="corpus.pairs=40", run=tiny_run.folder)
+    values = {"small": " ".join(SMALL), "small_pairs": "corpus.pairs=40", "run": tiny_run.folder}
+    if "{pairs}" in row.command:
+        values["pairs"] = request.getfixturevalue("pair_run").folder
+    typed = row.command.format(**values)
     words = shlex.split(typed)
     status, out, err = without_rights(tmp_path, row.locked, words) if row.locked else command(*words)
     assert status == row.status, err

@@ -76,9 +76,16 @@ def add_run_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--directory", default="saved_models", help="where runs are kept (default: %(default)s)")
 
 
-def add_encoding_argument(command: argparse.ArgumentParser) -> None:
-    """Adds the encoding of the files."""
-    text = "encoding of the files by its Python name, such as gb18030 or cp1252 (default: utf-8)"
+def add_encoding_argument(
+    command: argparse.ArgumentParser, default: str = "auto, which looks for it in each file"
+) -> None:
+    """Adds the encoding of the files.
+
+    Args:
+        command: to which it is added.
+        default: what the help says of it.
+    """
+    text = f"encoding of the files by its Python name, such as gb18030 or cp1252 (default: {default})"
     command.add_argument("--encoding", metavar="NAME", help=text)
 
 
@@ -104,12 +111,11 @@ def run_config(options: argparse.Namespace) -> RunConfig:
     config = presets.preset(options.preset)
     config = with_files(config, options.data, options.validation)
     config = _with_targets(config, options.target, options.validation_target)
-    names_files = any(setting.startswith("corpus.files=") for setting in options.settings)
-    if config.corpus.source == "files" and not config.corpus.files and not names_files:
-        raise RequestError(f"The preset {options.preset} needs a text of yours: add --data FILE.")
-    if options.encoding is not None and config.corpus.source != "files" and not names_files:
-        raise RequestError("--encoding goes with --data: a packaged text has its own encoding.")
     config = override(config, [*options.settings, *encoding_settings(options)])
+    if config.corpus.source == "files" and not config.corpus.files:
+        raise RequestError(f"The preset {options.preset} needs a text of yours: add --data FILE.")
+    if options.encoding is not None and config.corpus.source != "files" and not config.corpus.files:
+        raise RequestError("--encoding goes with --data: a packaged text has its own encoding.")
     return dataclasses.replace(config, name=options.name) if options.name is not None else config
 
 

@@ -8,15 +8,17 @@ import subprocess
 import sys
 import time
 
-from pipeline.config import SamplingConfig, sampling_parameters
+from pipeline.config import SamplingConfig
 from pipeline.data import corpus as corpora
 from pipeline.data import token_cache
+from pipeline.data.token_cache import TokenSplit
+from pipeline.decoding.loop import Sampling
 from pipeline.evaluation import diversity, likelihood
 from pipeline.evaluation.ngram_baseline import Trigram
 from pipeline.run import Run
 from pipeline.run_config import RunConfig
 from pipeline.serving import evaluation, export
-from pipeline.settings import RequestError
+from pipeline.settings import RequestError, one_line
 from pipeline.training import trainer
 
 SAMPLES = 12
@@ -32,7 +34,7 @@ import tensorflow_text
 folder, parameters, *prompts = sys.argv[1:]
 generate = tf.saved_model.load(folder).signatures["generate"]
 size, inputs = len(prompts), generate.structured_input_signature[1]
-rows = {name: tf.fill([size], tf.cast(value, inputs[name].dtype)) for name, value in json.loads(parameters).items()}
+rows = {name: tf.fill([size], tf.constant(value, inputs[name].dtype)) for name, value in json.loads(parameters).items()}
 outputs = generate(text=tf.constant(prompts), seed=tf.range(size, dtype=tf.int64), **rows)
 print(json.dumps([text.decode() for text in outputs["text"].numpy()]))
 """
@@ -76,20 +78,30 @@ def _measure(trained: Run, texts: list[str], cache: str | os.PathLike) -> None:
     corpus = corpora.load(trained.config.corpus)
     splits = token_cache.prepare(corpus, trained.config.corpus, trained.tokenizer, trained.digest, cache)
     figures = evaluation.evaluate(trained, cache=cache)
-    print(f"{'text:':34}{', '.join(corpus.test.names)} ({figures['tokens']:,} tokens)")
+    name = figures["split"]  # "validation" if no test text is set apart
+    print(f"{'text:':34}{', '.join(getattr(corpus, name).names)} ({figures['tokens']:,} tokens)")
     print(f"{'perplexity of the model:':34}{figures['perplexity']:.2f}", flush=True)
-    trigram = Trigram(trained.tokenizer, splits["training"])
-    baseline = likelihood.figures(trigram.nats(splits["test"]), splits["test"])["perplexity"]
-    print(f"{'perplexity of a trigram model:':34}{baseline:.2f} (nltk.lm.WittenBellInterpolated(3), same vocabulary)")
+    _compare_with_trigrams(trained, splits["training"], splits[name])
     samples = diversity.sample_figures(texts, trained.tokenizer, splits["training"])
     print(f"{'8-grams copied from the book:':34}{samples['copied_8']:.1%} of the samples'")
+
+
+def _compare_with_trigrams(trained: Run, training: TokenSplit, held_out: TokenSplit) -> None:
+    """Prints the perplexity of a trigram model, and a text that it makes."""
+    try:
+        trigram = Trigram(trained.tokenizer, training)
+    except ValueError as error:  # the text is too large for it
+        print(f"{'perplexity of a trigram model:':34}no trigram model: {one_line(error)}")
+        return
+    baseline = likelihood.figures(trigram.nats(held_out), held_out)["perplexity"]
+    print(f"{'perplexity of a trigram model:':34}{baseline:.2f} (nltk.lm.WittenBellInterpolated(3), same vocabulary)")
     print(f"{'a sample of the trigram model:':34}{trigram.sample(SAMPLING.max_new_tokens, seed=1)!r}")
 
 
 def _generate_in_fresh_process(folder: str, prompts: list[str]) -> list[str]:
     """Continues prompts with an export, in a process that imports nothing of this package."""
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    parameters = json.dumps({name: getattr(SAMPLING, name) for name in sampling_parameters()})
+    parameters = json.dumps({name: value for name, value in Sampling.of(SAMPLING)._asdict().items() if name != "seed"})
     command = [sys.executable, "-c", FRESH_PROCESS, folder, parameters, *prompts]
     finished = subprocess.run(command, capture_output=True, text=True, env=environment)
     if finished.returncode:

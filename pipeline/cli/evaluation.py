@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from collections.abc import Sequence
 
+from pipeline import notices, presets
 from pipeline.cli.arguments import (
     MAX_TEXTS,
     SETTING,
@@ -18,9 +20,14 @@ from pipeline.cli.arguments import (
 )
 from pipeline.cli.settings_help import PAIRS_ONLY
 from pipeline.cli.startup import start_tensorflow
+from pipeline.config import CorpusConfig
+from pipeline.data import readers, tables
 from pipeline.run_config import RunConfig, override
 from pipeline.settings import RequestError, require_count
 
+PAIR_PRESET = "translate"  # by which pairs are inspected if no preset is named
+# Settings which only pairs have, and whose mention says that the files hold some.
+PAIR_SETTINGS = ("corpus.source_field", "corpus.target_field", "corpus.target_files", "corpus.swap", "corpus.lists")
 # Options for runs on pairs. The evaluation refuses them for other runs.
 PAIR_OPTIONS = {
     "beam_width": (whole_number, "search for each output with this number of beams (default: 0, greedy)"),
@@ -32,24 +39,76 @@ PAIR_OPTIONS = {
 
 def add_inspect_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the arguments of `inspect`."""
-    text = ".txt, .gz, .jsonl, .csv, .tsv, folders or globs; corpus.field=value changes how they are read"
+    text = ".txt, .jsonl, .json, .csv, .tsv, .gz, folders or globs; section.field=value changes how they are read"
     command.add_argument("files", nargs="+", metavar="FILE", help=text)
+    command.add_argument(
+        "--target", nargs="+", default=[], metavar="FILE", help="these files hold the targets of FILE, line by line"
+    )
+    command.add_argument(
+        "--pairs", action="store_true", help="the files hold pairs (default: if their columns or fields say so)"
+    )
+    text = f"a preset with which the files are read, and whose limits are applied (default for pairs: {PAIR_PRESET})"
+    command.add_argument("--preset", metavar="PRESET", help=text)
     add_encoding_argument(command)
     command.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def inspect(options: argparse.Namespace) -> None:
-    """Reports what is in a text."""
-    settings = [word for word in options.files if SETTING.match(word)]
-    files = [word for word in options.files if word not in settings]
+    """Reports what is in a text, or in pairs of texts."""
+    config = _inspected(options)
+    start_tensorflow()
+    if config.reads_pairs:
+        from pipeline.data import pair_inspection, pair_report
+
+        figures = pair_inspection.inspect_pairs(config.corpus, config.dataset, _score_copying)
+        text = pair_report.report(figures)
+    else:
+        from pipeline.data import inspection, inspection_report
+
+        figures = inspection.inspect(config.corpus)
+        text = inspection_report.report(figures)
+    print(json.dumps(figures, indent=1, ensure_ascii=False) if options.json else text)
+
+
+def _inspected(options: argparse.Namespace) -> RunConfig:
+    """Returns the configuration with which the files are read: of pairs, if anything asks for them or shows them."""
+    notices.forget()
+    words = [*options.files, *options.target]
+    settings = [*filter(SETTING.match, words), *encoding_settings(options)]
+    files, targets = ([word for word in each if not SETTING.match(word)] for each in (options.files, options.target))
     if not files:
         raise RequestError("inspect needs a text: name a FILE as well as the settings.")
-    config = override(with_files(RunConfig(), files), [*settings, *encoding_settings(options)])
-    start_tensorflow()
-    from pipeline.data import inspection, inspection_report
+    asked = options.pairs or bool(targets) or any(word.split("=")[0] in PAIR_SETTINGS for word in settings)
+    base = presets.preset(options.preset or PAIR_PRESET) if options.preset or asked else RunConfig()
+    if asked and not base.reads_pairs:
+        raise RequestError(
+            f"The preset {options.preset} is for running text: name one for pairs, such as {PAIR_PRESET}, or leave out "
+            "what is for pairs alone."
+        )
+    config = override(with_files(base, files), settings)
+    if not (asked or options.preset) and _hold_pairs(config):
+        notices.say_once(
+            "The files hold pairs, and are inspected as such; for one of their columns set corpus.field to its name or "
+            "number."
+        )
+        config = override(with_files(presets.preset(PAIR_PRESET), files), settings)
+    if targets:
+        config = dataclasses.replace(config, corpus=dataclasses.replace(config.corpus, target_files=tuple(targets)))
+    return config
 
-    figures = inspection.inspect(config.corpus)
-    print(json.dumps(figures, indent=1, ensure_ascii=False) if options.json else inspection_report.report(figures))
+
+def _hold_pairs(config: RunConfig) -> bool:
+    """Whether all files are tables of pairs, by their first rows."""
+    paths = [path for argument in config.corpus.files for path in readers.expand(argument)]
+    return config.corpus.field == CorpusConfig().field and all(
+        tables.holds_pairs(path, config.corpus) for path in paths
+    )
+
+
+def _score_copying(sources: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+    from pipeline.evaluation.references import baselines
+
+    return baselines(sources, references, summaries=False)["copy"]
 
 
 def add_evaluate_arguments(command: argparse.ArgumentParser) -> None:
@@ -85,7 +144,9 @@ def evaluate(options: argparse.Namespace) -> None:
     given = {name: value for name in PAIR_OPTIONS if (value := getattr(options, name)) is not None}
     if options.target:
         given["target_files"] = options.target
-    run = load(options.folder)
-    run = dataclasses.replace(run, config=override(run.config, encoding_settings(options)))
-    figures = evaluation.evaluate(run, options.data, samples=options.samples, split=options.split, **given)
+    if options.encoding is not None:
+        given["encoding"] = options.encoding
+    figures = evaluation.evaluate(
+        load(options.folder), options.data, samples=options.samples, split=options.split, **given
+    )
     print(json.dumps(figures, indent=1, ensure_ascii=False))

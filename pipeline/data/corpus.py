@@ -11,9 +11,11 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline import notices
 from pipeline.config import CorpusConfig
 from pipeline.data import nltk_corpora
 from pipeline.data.examples import Source
+from pipeline.data.lines import reads_as_before
 from pipeline.data.packaged import PACKAGED
 from pipeline.data.readers import has_rows, open_sources
 from pipeline.data.splits import (
@@ -48,6 +50,8 @@ def load(config: CorpusConfig, has_source: bool = False) -> Corpus:
     >>> next(iter(load(CorpusConfig(source="reverse"), has_source=True).test))
     Example(target='vkrofeyiluqo', source='oquliyeforkv', ends=True)
     """
+    notices.forget()
+    _check_documents(config, has_source)
     if config.source == "files":
         return _load_files(config, has_source)
     if config.files or config.validation_files or config.test_files or config.target_files:
@@ -76,7 +80,31 @@ def read_split(
         RequestError: a file is missing, holds nothing, or cannot be read.
         Content deep inside a file is seen, and refused, when the iteration comes to it.
     """
+    _check_documents(config, has_source)
     return concatenate(open_sources(files, target_files, config, has_source))
+
+
+def _check_documents(config: CorpusConfig, has_source: bool) -> None:
+    """Refuses settings of documents that exclude each other, or for which a corpus has no use."""
+    separator, kind = config.separator, config.documents
+    given = f"corpus.separator={separator}" if separator else f"corpus.documents={kind}"
+    if separator and not separator.strip():
+        raise RequestError(
+            "corpus.separator is only white space: for blank lines between documents set documents=blank."
+        )
+    if separator and kind != "file":
+        raise RequestError(
+            f"corpus.separator={separator} and corpus.documents={kind} both say where a document ends: leave one of "
+            "them out."
+        )
+    if (separator or kind == "blank") and (has_source or config.source != "files"):
+        what = "pairs have" if has_source else f"corpus.source={config.source} has"
+        raise RequestError(f"{given} is for files of running text, and {what} documents already: leave it out.")
+    if config.blank_lines and not has_source and kind != "line" and not reads_as_before(config):
+        raise RequestError(
+            f"corpus.blank_lines=True is for corpus.documents=line, where a blank line is an empty document, and not "
+            f"for {given}: leave it out, or set corpus.documents=line."
+        )
 
 
 def _load_files(config: CorpusConfig, has_source: bool) -> Corpus:
@@ -101,7 +129,8 @@ def _load_files(config: CorpusConfig, has_source: bool) -> Corpus:
 def _divide(sources: Sequence[Source], config: CorpusConfig, has_source: bool) -> list[Split]:
     if has_source:
         return divide_pairs(concatenate(sources), config)
-    return divide_text(sources, config.documents == "line" or any(map(has_rows, sources)), config)
+    by_documents = config.documents != "file" or bool(config.separator)
+    return divide_text(sources, by_documents or any(has_rows(source, config) for source in sources), config)
 
 
 def _refuse_shared(parts: Sequence[Sequence[Source]]) -> None:

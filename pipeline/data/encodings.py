@@ -1,11 +1,13 @@
 """Encodings: a file's bytes → text, as a stream of chunks; files that are not text are recognized by their first bytes.
 
-Reading order: bytes, decoding, signs of a binary file.
+Each file is looked at by itself, as a whole (`detection`), unless an encoding is named or the file bears a mark. What
+was found is said. Reading order: bytes, decoding, what a file's bytes say, signs of a binary file.
 """
 
 from __future__ import annotations
 
 import codecs
+import functools
 import gzip
 import hashlib
 import itertools
@@ -14,9 +16,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.config import CorpusConfig
+from pipeline.data import detection
+from pipeline.data.detection import Found
+from pipeline.notices import say_once
 from pipeline.settings import RequestError
 
 CHUNK_BYTES = 1 << 20  # read from a file at once
+AUTO = "auto"  # the encoding of a file is looked for
+SUFFIXES = {".ndjson": ".jsonl", ".jsonlines": ".jsonl"}  # other names of a suffix
 
 # The longer marks first: that of UTF-32 begins with that of UTF-16.
 BYTE_ORDER_MARKS = {
@@ -32,12 +39,13 @@ BYTE_ORDER_MARKS = {
 
 
 def suffix_of(path: Path) -> str:
-    """Returns the suffix that says how a file is read; `.gz` does not count.
+    """Returns the suffix that says how a file is read; `.gz` does not count, and of equal ones there is one name.
 
-    >>> suffix_of(Path("poems.jsonl.gz"))
-    '.jsonl'
+    >>> suffix_of(Path("poems.jsonl.gz")), suffix_of(Path("poems.ndjson"))
+    ('.jsonl', '.jsonl')
     """
-    return Path(path.name.lower().removesuffix(".gz")).suffix
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    return SUFFIXES.get(suffix, suffix)
 
 
 def digest(path: Path) -> str:
@@ -75,17 +83,11 @@ def decode(path: Path, config: CorpusConfig) -> Iterator[str]:
         config: `encoding`, unless the file begins with a byte-order mark, and `errors`.
 
     Raises:
-        RequestError: the file looks binary, or its bytes do not fit the encoding.
+        RequestError: the file looks binary, its bytes do not fit the encoding, or none is clear.
     """
     chunks = read_bytes(path)
     first = next(chunks, b"")
-    mark = next((mark for mark in BYTE_ORDER_MARKS if first.startswith(mark)), b"")
-    encoding = BYTE_ORDER_MARKS.get(mark) or _known_encoding(config.encoding)
-    if sign := binary_sign(first, encoding):
-        raise RequestError(
-            f"{path} looks binary ({sign}): only text files are read, as they are or as .gz. Save its text as a .txt "
-            "file; if it is text, name its encoding, for example --encoding utf-16."
-        )
+    encoding, mark = encoding_of(path, first, config)
     decoder = codecs.getincrementaldecoder(encoding)(config.errors)
     position = len(mark)
     for chunk in itertools.chain([first[len(mark) :]], chunks, [b""]):
@@ -95,21 +97,124 @@ def decode(path: Path, config: CorpusConfig) -> Iterator[str]:
         except UnicodeError as error:
             wrong = position - held + getattr(error, "start", 0)
             raise RequestError(
-                f"{path} is not {encoding}: byte {wrong} does not fit ({getattr(error, 'reason', error)}). "
-                "Name the file's own encoding with --encoding (corpus.encoding), or read what does not fit as U+FFFD: "
-                "corpus.errors=replace."
+                f"{path} is not {encoding}: byte {wrong:,} does not fit ({getattr(error, 'reason', error)}). "
+                "Let each file's encoding be looked for, --encoding auto (corpus.encoding), name its own, or read what "
+                "does not fit as U+FFFD: corpus.errors=replace."
             ) from error
         position += len(chunk)
         yield text
 
 
-def _known_encoding(name: str) -> str:
+def encoding_of(path: Path, first: bytes, config: CorpusConfig) -> tuple[str, bytes]:
+    """Returns a file's encoding, and the byte-order mark that says so, or b"". What was found is said.
+
+    Args:
+        path: the file.
+        first: its first chunk.
+        config: `encoding`, and `errors`.
+
+    Raises:
+        RequestError: the file looks binary, or its encoding is not clear.
+    """
+    mark = next((mark for mark in BYTE_ORDER_MARKS if first.startswith(mark)), b"")
+    encoding = BYTE_ORDER_MARKS.get(mark) or known_encoding(config.encoding)
+    sign = binary_sign(first, encoding)
+    if sign and not (encoding == AUTO and _look(path).encoding.startswith(("utf-16", "utf-32"))):
+        raise RequestError(
+            f"{path} looks binary ({sign}): only text files are read, as they are or as .gz. Save its text as plain "
+            "text (.txt) from the program that shows it; if it is text, name its encoding, for example --encoding "
+            "utf-16."
+        )
+    if mark or encoding == "utf-8":
+        return encoding, mark
+    if encoding == AUTO:
+        return _found_encoding(path, config), b""
+    _warn(path, encoding)
+    return encoding, b""
+
+
+def known_encoding(name: str) -> str:
+    """Returns Python's own name of an encoding of text, or `AUTO`.
+
+    >>> known_encoding("Latin1")
+    'iso8859-1'
+    """
+    if name == AUTO:
+        return AUTO
     try:
         b" ".decode(name, "ignore")  # unlike codecs.lookup, this refuses codecs that do not make text, such as base64
         return codecs.lookup(name).name
     except LookupError:
-        allowed = "Allowed: Python's names, such as utf-8, utf-16, gb18030, big5, latin-1, cp1252"
+        allowed = "Allowed: auto, or Python's names, such as utf-8, utf-16, gb18030, big5, latin-1, cp1252"
         raise RequestError(f"Unknown encoding {name!r} (--encoding, corpus.encoding). {allowed}.") from None
+
+
+# === What a file's bytes say ===
+
+
+def _look(path: Path) -> Found:
+    """Looks at a whole file, once: it is opened many times."""
+    state = path.stat()
+    return _look_once(path, state.st_mtime_ns, state.st_size)
+
+
+@functools.lru_cache(maxsize=4096)
+def _look_once(path: Path, *_state: int) -> Found:
+    return detection.find(lambda: read_bytes(path))
+
+
+def _found_encoding(path: Path, config: CorpusConfig) -> str:
+    """Returns the encoding of a file without a mark, and says it unless it is plain UTF-8."""
+    found = _look(path)
+    where = f"byte 0x{found.byte:02X} at {found.wrong:,}"
+    if found.encoding == "utf-8":
+        return found.encoding
+    if found.encoding:
+        reason = f" (it is not UTF-8: {where})" if found.wrong >= 0 else ""
+        say_once(f"{path} is read as {found.encoding}{reason}; another encoding: --encoding NAME.")
+        return found.encoding
+    if config.errors == "replace":
+        say_once(f"{path} is read as UTF-8, and what does not fit as U+FFFD ({found.invalid:,} bytes; {where}).")
+        return "utf-8"
+    if found.is_broken:
+        raise RequestError(
+            f"{path} is UTF-8 but for {_number(found.invalid, 'byte')} ({where}): correct the file there, or read what "
+            "does not fit as U+FFFD, corpus.errors=replace; another --encoding would spoil the rest."
+        )
+    if found.is_mixed:
+        raise RequestError(
+            f"{path} is UTF-8 in some places and in others not ({_number(found.invalid, 'byte')}, the first {where}), "
+            "as if files of two encodings had been joined. Give these one by one, each is looked at by itself; or read "
+            "what does not fit as U+FFFD, corpus.errors=replace."
+        )
+    likely = "; ".join(f"--encoding {name} reads {piece!r}" for name, piece in found.candidates)
+    raise RequestError(
+        f"{path} is not UTF-8 ({where}), and which encoding it has is not clear. "
+        f"{f'Name it: {likely}.' if likely else 'Name it with --encoding (corpus.encoding).'}"
+    )
+
+
+def _warn(path: Path, encoding: str) -> None:
+    """Says what is wrong with a named encoding, as far as a file's bytes show it."""
+    found = _look(path)
+    if found.has_letters and found.encoding == "utf-8" and not encoding.startswith("utf"):
+        say_once(
+            f"{path} is valid UTF-8, but is read as {encoding}, as asked: its letters will most likely be wrong. "
+            "--encoding auto looks at each file by itself."
+        )
+    elif encoding in _LATIN_1 and found.controls and found.encoding in ("cp1252", "cp1250", "cp1254", "cp1257"):
+        say_once(
+            f"{path} is read as {encoding}, as asked, in which {_number(found.controls, 'byte')} from 0x80 to 0x9F are "
+            f"control characters; most likely they are the quotes and dashes of {found.encoding}: "
+            f"--encoding {found.encoding}."
+        )
+
+
+_LATIN_1 = ("iso8859-1", "iso8859-15", "iso8859-2", "iso8859-9")
+
+
+def _number(count: int, unit: str) -> str:
+    return f"{count:,} {unit}" + ("s" if count != 1 else "")
 
 
 # === Signs of a binary file ===

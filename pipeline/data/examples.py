@@ -5,13 +5,17 @@ A document is handed on in pieces of about a megabyte, so that a text larger tha
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from pipeline.config import CorpusConfig
+from pipeline.data.chunks import gather
 from pipeline.data.cleaning import Cleaning, clean, clean_chunks
 
 PIECE_CHARACTERS = 1 << 20  # most characters in a piece of a document
+GATHERED_CHARACTERS = 1 << 16  # of lines that are put together again, at once
 
 
 class Example(NamedTuple):
@@ -46,8 +50,10 @@ class Source(NamedTuple):
 
 
 def as_documents(chunks: Iterable[str], config: CorpusConfig) -> Iterator[Example]:
-    """Cleans a running text; the whole is one document, or each of its lines, as `config.documents` says."""
+    """Cleans a running text, and cuts it into documents as `config.documents` and `config.separator` say."""
     cleaned = clean_chunks(chunks, Cleaning.of(config))
+    if config.documents == "blank" or config.separator:
+        return _split_at_lines(cleaned, config.separator.strip())
     return split_lines(cleaned) if config.documents == "line" else _pieces(cleaned)
 
 
@@ -84,6 +90,31 @@ def split_lines(chunks: Iterable[str]) -> Iterator[Example]:
         yield from finished
     if rest:
         yield Example(rest)
+
+
+def _split_at_lines(chunks: Iterable[str], separator: str) -> Iterator[Example]:
+    """Cuts a text at blank lines or, with a separator, at the lines which hold that alone.
+
+    A document has no blank lines at its ends, and no line end at its end; there are no empty documents.
+    """
+    for _, texts in itertools.groupby(_numbered_texts(chunks, separator), key=operator.itemgetter(0)):
+        yield from _pieces("".join(group) for group in gather((text for _, text in texts), GATHERED_CHARACTERS))
+
+
+def _numbered_texts(chunks: Iterable[str], separator: str) -> Iterator[tuple[int, str]]:
+    """Yields pieces of documents, each with the number of its document."""
+    number, held = 0, None  # line ends and blank lines, which belong to the document if it goes on; None: none began
+    is_start = True  # of a line, which may come in several pieces
+    for text, _, ends in split_lines(chunks):
+        is_border = is_start and ends and (text.strip() == separator if separator else is_blank(text))
+        is_start = ends
+        if is_border:
+            number, held = number + 1, None
+        elif not is_blank(text):
+            yield number, (held or "") + text
+            held = "\n" if ends else ""
+        elif held is not None:
+            held += text + "\n" * ends
 
 
 def _pieces(chunks: Iterable[str]) -> Iterator[Example]:

@@ -64,7 +64,7 @@ def inspect(config: CorpusConfig, has_source: bool = False, column: str = "targe
         * `scripts`: each script's share of the letters.
         * `odd_characters`: the most frequent ones that are no letter, digit, mark, space or common punctuation.
         * `cleaning`: numbers of characters before the cleaning that are `not_normalized`, `carriage_returns`,
-          `control_characters` and `replacement_characters`.
+          `separators` (of lines), `control_characters` and `replacement_characters`.
         * `repeats`: of `lines` (without empty ones) and of `documents` the `share` that occurred before, the
           `character_share` in them, and how many were `compared`.
         * `levels`: for each level but subword `tokens`, `kinds`, `kinds_once`, `tokens_per_character`, and
@@ -117,7 +117,7 @@ def ratio(part: float, whole: float) -> float:
 # === Content ===
 
 
-class _Histogram:
+class Histogram:
     """How often each code point occurs. Short texts are gathered first, because each call of NumPy has its price."""
 
     def __init__(self):
@@ -206,7 +206,7 @@ class _Documents:
 
 def _content(text: Iterable[Example]) -> Figures:
     """Reads a text once, for all that needs neither tokens nor the text before the cleaning."""
-    histogram, lines, documents = _Histogram(), _Lines(), _Documents()
+    histogram, lines, documents = Histogram(), _Lines(), _Documents()
     for example in text:
         histogram.add(example.target)
         lines.add(example)
@@ -221,18 +221,18 @@ def _content(text: Iterable[Example]) -> Figures:
         "distinct_characters": len(counts),
         "longest_line": lines.longest,
         "longest_document": documents.longest,
-        "scripts": _scripts(counts),
+        "scripts": scripts_of(counts),
         "odd_characters": _odd_characters(counts),
         "repeats": {"lines": lines.repeats.figures(), "documents": documents.repeats.figures()},
     }
 
 
-def _scripts(counts: dict[str, int]) -> dict[str, float]:
+def scripts_of(counts: dict[str, int]) -> dict[str, float]:
     """Returns each script's share of the letters, largest first.
 
     A script is the first word of the letters' Unicode names, which is right for all but a few rare ones.
 
-    >>> _scripts({"a": 2, "é": 1, "я": 2, "漢": 3, "1": 9})
+    >>> scripts_of({"a": 2, "é": 1, "я": 2, "漢": 3, "1": 9})
     {'Latin': 0.375, 'Han': 0.375, 'Cyrillic': 0.25}
     """
     scripts = Counter()
@@ -274,16 +274,20 @@ _NOT_ASCII = re.compile(r"[\x00-\x7f]?[^\x00-\x7f]+")  # with the letter that an
 def _before_cleaning(text: Iterable[Example], config: CorpusConfig) -> dict[str, int]:
     """Reads a text as it stands, and counts what the cleaning would change."""
     form = "NFC" if config.unicode_form == "none" else config.unicode_form
-    histogram, not_normalized = _Histogram(), 0
+    histogram, not_normalized = Histogram(), 0
     for example in text:
         histogram.add(example.target)
         not_normalized += _not_normalized(example.target, form)
     counts = histogram.counts()
-    # `clean` turns carriage returns into line ends before it looks for control characters.
-    control = {character for character in counts if cleaning.clean(character, CorpusConfig(unicode_form="none")) == ""}
+    separators = {character for character in counts if cleaning.SEPARATORS.match(character)}
+    # `clean` turns carriage returns and separators into line ends before it looks for control characters.
+    separator = "\n" if config.separators == "convert" else None
+    rules = cleaning.Cleaning(line_ends=True, separator=separator, control_characters=False)
+    control = {character for character in counts if cleaning.clean(character, rules) == ""}
     return {
         "not_normalized": not_normalized,
         "carriage_returns": counts.get("\r", 0),
+        "separators": sum(counts[character] for character in separators),
         "control_characters": sum(counts[character] for character in control),
         "replacement_characters": counts.get("\ufffd", 0),
     }

@@ -40,16 +40,16 @@ def _sizes_table(figures: Figures) -> list[str]:
     rows = [
         ("documents", f"{figures['documents']:,}", f"longest {figures['longest_document']:,} characters"),
         ("lines", f"{figures['lines']:,}", f"longest {figures['longest_line']:,} characters"),
-        ("empty lines", f"{figures['empty_lines']:,}", _percent(ratio(figures["empty_lines"], figures["lines"]))),
+        ("empty lines", f"{figures['empty_lines']:,}", percent(ratio(figures["empty_lines"], figures["lines"]))),
         ("characters", f"{figures['characters']:,}", f"{figures['distinct_characters']:,} different ones"),
         (
             "bytes in UTF-8",
             f"{figures['bytes']:,}",
             f"{ratio(figures['bytes'], figures['characters']):.2f} a character",
         ),
-        ("letters", "", ", ".join(f"{name} {_percent(share)}" for name, share in scripts) or "none"),
+        ("letters", "", ", ".join(f"{name} {percent(share)}" for name, share in scripts) or "none"),
     ]
-    return _aligned(rows, "<><")
+    return aligned(rows, "<><")
 
 
 def _repeats_table(figures: Figures) -> list[str]:
@@ -58,8 +58,8 @@ def _repeats_table(figures: Figures) -> list[str]:
         found = figures["repeats"][name]
         total = figures["documents"] if name == "documents" else figures["lines"] - figures["empty_lines"]
         compared = f"{found['compared']:,}" if found["compared"] < total else "all"
-        rows.append((name, _percent(found["share"]), _percent(found["character_share"]), compared))
-    return _aligned(rows, "<>>>")
+        rows.append((name, percent(found["share"]), percent(found["character_share"]), compared))
+    return aligned(rows, "<>>>")
 
 
 def _odd_table(figures: Figures) -> list[str]:
@@ -67,7 +67,7 @@ def _odd_table(figures: Figures) -> list[str]:
     for odd in figures["odd_characters"]:
         character = odd["character"] if odd["character"].isprintable() else " "
         rows.append((f"{odd['code']} {character}", f"{odd['count']:,}", odd["name"].lower()))
-    return _aligned(rows, "<><")
+    return aligned(rows, "<><")
 
 
 def _cleaning_table(figures: Figures) -> list[str]:
@@ -75,11 +75,12 @@ def _cleaning_table(figures: Figures) -> list[str]:
     names = {
         "not_normalized": f"not {'NFC' if form == 'none' else form}",
         "carriage_returns": "carriage returns",
+        "separators": "separators of lines",
         "control_characters": "control characters",
         "replacement_characters": "U+FFFD",
     }
     rows = [(name, f"{figures['cleaning'][key]:,}") for key, name in names.items()]
-    return _aligned([("before the cleaning", "characters"), *rows], "<>")
+    return aligned([("before the cleaning", "characters"), *rows], "<>")
 
 
 def _levels_table(figures: Figures) -> list[str]:
@@ -89,18 +90,18 @@ def _levels_table(figures: Figures) -> list[str]:
     for level, found in figures["levels"].items():
         numbers = (f"{found['tokens']:,}", f"{found['tokens_per_character']:.3f}")
         numbers += (f"{found['kinds']:,}", f"{found['kinds_once']:,}")
-        rows.append((level, *numbers, *map(_percent, found["unknown"].values())))
+        rows.append((level, *numbers, *map(percent, found["unknown"].values())))
     return [
-        *_aligned(rows, "<" + ">" * (len(rows[0]) - 1)),
+        *aligned(rows, "<" + ">" * (len(rows[0]) - 1)),
         "Unknown: the share of the last tenth's tokens that a vocabulary of that size from the rest does not have.",
         "The level subword is trained on the text, so it is not counted here.",
     ]
 
 
-def _aligned(rows: list[tuple[str, ...]], directions: str) -> list[str]:
+def aligned(rows: list[tuple[str, ...]], directions: str) -> list[str]:
     """Pads each column to its longest cell, to the left (`<`) or to the right (`>`).
 
-    >>> _aligned([("a", "1", "x"), ("bcd", "20", "")], "<><")
+    >>> aligned([("a", "1", "x"), ("bcd", "20", "")], "<><")
     ['a     1  x', 'bcd  20']
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -111,10 +112,10 @@ def _aligned(rows: list[tuple[str, ...]], directions: str) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     """Returns a share in per cent; a small one is never written as none.
 
-    >>> _percent(0.0421), _percent(0.0001), _percent(0.0)
+    >>> percent(0.0421), percent(0.0001), percent(0.0)
     ('4.2 %', '< 0.1 %', '0.0 %')
     """
     return "< 0.1 %" if 0 < share < 0.001 else f"{100 * share:.1f} %"
@@ -142,6 +143,14 @@ def _cleaning_hints(figures: Figures) -> Iterator[str]:
     if number := found["carriage_returns"]:
         what = "will become line ends" if settings["line_ends"] else "stay: set corpus.line_ends=true"
         yield f"{number:,} carriage returns (\\r or \\r\\n) {what}."
+    if number := found["separators"]:
+        rule = "keep" if settings["control_characters"] else settings["separators"]
+        what = {
+            "convert": "will become line ends, or spaces inside a line",
+            "delete": "will be taken out: corpus.separators=convert makes them line ends",
+            "keep": "stay",
+        }
+        yield f"{number:,} separators (form feeds, vertical tabs, U+2028 and the like) {what[rule]}."
     if number := found["control_characters"]:
         stay = "stay: set corpus.control_characters=false"
         yield f"{number:,} control characters {stay if settings['control_characters'] else 'will be taken out'}."
@@ -156,13 +165,13 @@ def _repeats_hints(figures: Figures) -> Iterator[str]:
     lines, documents = figures["repeats"]["lines"], figures["repeats"]["documents"]
     if documents["share"]:
         yield (
-            f"{_percent(documents['share'])} of the documents occurred before, with "
-            f"{_percent(documents['character_share'])} of the characters: take them out, or validation meets what "
+            f"{percent(documents['share'])} of the documents occurred before, with "
+            f"{percent(documents['character_share'])} of the characters: take them out, or validation meets what "
             "training has seen."
         )
     if lines["character_share"] >= MANY_REPEATS and figures["lines"] > figures["documents"]:
         yield (
-            f"{_percent(lines['share'])} of the lines occurred before, with {_percent(lines['character_share'])} of "
+            f"{percent(lines['share'])} of the lines occurred before, with {percent(lines['character_share'])} of "
             "the characters: fine for speakers' names and refrains; headers, footers and boilerplate are better "
             "taken out, because the model learns them first."
         )
@@ -189,7 +198,7 @@ def _level_hint(figures: Figures) -> str:
     """Suggests a level and a preset to start from."""
     word = figures["levels"]["word"]
     largest = max(map(int, word["unknown"]))
-    rate = _percent(word["unknown"][str(largest)])
+    rate = percent(word["unknown"][str(largest)])
     unspaced = sorted(UNSPACED & set(figures["scripts"]))
     if figures["tokenized_already"]:
         return "The text is tokenized already: level whitespace; start from the preset zaremba-small."

@@ -86,7 +86,10 @@ def _part(key: str) -> str:
 
 
 def _below(generator: random.Random, limit: int) -> int:
-    """Returns a number from 0 to limit - 1. Only of `random` do later Pythons promise that it stays the same."""
+    """Returns a number from 0 to limit - 1.
+
+    `random()` is the only method whose results Python guarantees not to change between versions.
+    """
     return int(generator.random() * limit)
 
 

@@ -12,7 +12,7 @@ from pipeline.data import downloads, examples
 from pipeline.data.examples import Example, Source
 from pipeline.data.packaged import PACKAGED, load_pairs
 from pipeline.data.splits import Corpus, checksum_of, divide_text
-from pipeline.settings import RequestError, nearest
+from pipeline.settings import RequestError, nearest, one_line
 
 NLTK_DIRECTORY = Path("data/nltk")  # where corpora are downloaded to; NLTK's own NLTK_DATA adds places to look in
 
@@ -97,9 +97,8 @@ def open_reader(name: str):
             downloads.fetch_corpus(name, NLTK_DIRECTORY)
             readers[name].fileids()
         except (LookupError, OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
             raise RequestError(
-                f"nltk:{name} is not installed and could not be downloaded ({reason}). With a network run "
+                f"nltk:{name} is not installed and could not be downloaded ({one_line(error)}). With a network run "
                 f"`python -m nltk.downloader -d {NLTK_DIRECTORY} {name}` and copy the folder here, "
                 f"or choose a corpus that is always there: {', '.join(PACKAGED)}."
             ) from None

@@ -9,19 +9,26 @@ from __future__ import annotations
 
 import functools
 import glob
-import itertools
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pipeline.config import CorpusConfig
 from pipeline.data import examples
-from pipeline.data.encodings import decode, digest, suffix_of
+from pipeline.data.encodings import SUFFIXES, digest, suffix_of
 from pipeline.data.examples import Example, Source, is_blank
-from pipeline.data.tables import ROW_SUFFIXES, Row, read_lines, read_rows
+from pipeline.data.lines import read_chunks, reads_as_before
+from pipeline.data.markup import HTML_SUFFIXES, MARKDOWN_SUFFIXES, read_text
+from pipeline.data.parallel import parallel_lines
+from pipeline.data.rows import IncompleteRows, Row
+from pipeline.data.tables import FOLDER_SUFFIXES, ROW_SUFFIXES, read_rows
+from pipeline.notices import say_once
 from pipeline.settings import RequestError, shortened
 
-TEXT_SUFFIXES = (".txt", ".tokens")
+TEXT_SUFFIXES = (".txt", ".text", ".tokens", *MARKDOWN_SUFFIXES, *HTML_SUFFIXES, ".rtf")
+SHOWN_SUFFIXES = 6  # of a folder, in a message
+EARLIER_TEXTS, EARLIER_ROWS = (".txt", ".tokens"), (".jsonl", ".csv", ".tsv")  # what runs of before know
 
 
 def open_sources(
@@ -42,22 +49,34 @@ def open_sources(
     return _open_pairs(files, target_files, config) if has_source else _open_texts(files, config)
 
 
-def has_rows(source: Source) -> bool:
+def has_rows(source: Source, config: CorpusConfig) -> bool:
     """Whether each of a file's rows is a document of its own."""
-    return suffix_of(Path(source.name)) in ROW_SUFFIXES
+    return _is_table(Path(source.name), config)
+
+
+def _is_table(path: Path, config: CorpusConfig) -> bool:
+    if reads_as_before(config):
+        return suffix_of(path) in EARLIER_ROWS and not path.name.lower().removesuffix(".gz").endswith((*SUFFIXES,))
+    return suffix_of(path) in ROW_SUFFIXES
 
 
 # === File names ===
 
 
-def expand(argument: str) -> list[Path]:
+def expand(argument: str, config: CorpusConfig | None = None) -> list[Path]:
     """Returns the files that a file name, a folder or a glob stands for, sorted.
+
+    Of a folder it says what is read and what is passed over.
+
+    Args:
+        argument: what the user gave.
+        config: of runs of before, which know fewer suffixes; else it makes no difference.
 
     Raises:
         RequestError: there is none, it may not be read, or it is not a regular file.
     """
     try:
-        return _expand(argument)
+        return _expand(argument, config is not None and reads_as_before(config))
     except (OSError, RuntimeError) as error:  # a folder without rights, a name that is too long, no home folder
         reason = getattr(error, "strerror", None) or str(error)
         where = getattr(error, "filename", None) or argument
@@ -66,16 +85,12 @@ def expand(argument: str) -> list[Path]:
         ) from None
 
 
-def _expand(argument: str) -> list[Path]:
+def _expand(argument: str, as_before: bool) -> list[Path]:
     path = Path(argument).expanduser()
     if path.is_file():
         return [path]
     if path.is_dir():
-        files = [file for file in sorted(_files_below(path)) if suffix_of(file) in TEXT_SUFFIXES + ROW_SUFFIXES]
-        if not files:
-            allowed = ", ".join(TEXT_SUFFIXES + ROW_SUFFIXES)
-            raise RequestError(f"The folder {argument} holds no text files ({allowed}, or these with .gz).")
-        return files
+        return _expand_folder(argument, path, as_before)
     if path.exists():
         raise RequestError(f"{argument} is not a regular file: it is read more than once, so save it to a file first.")
     if not glob.has_magic(argument):
@@ -84,6 +99,39 @@ def _expand(argument: str) -> list[Path]:
     if not files:
         raise RequestError(f"The glob {argument!r} matches no file in or from {Path.cwd()}: check the pattern.")
     return files
+
+
+def _expand_folder(argument: str, path: Path, as_before: bool) -> list[Path]:
+    allowed = EARLIER_TEXTS + EARLIER_ROWS if as_before else TEXT_SUFFIXES + FOLDER_SUFFIXES
+    found = sorted(_files_below(path))
+    files = [file for file in found if (_own_suffix(file) if as_before else suffix_of(file)) in allowed]
+    passed_over = [file for file in found if file not in {*files}]
+    if not files:
+        holds = f" but {_by_suffix(passed_over)}" if passed_over else ""
+        raise RequestError(
+            f"The folder {argument} holds no text files ({', '.join(allowed)}, or these with .gz){holds}. Name other "
+            "files one by one, or with a glob."
+        )
+    others = f"; passed over {_by_suffix(passed_over)}: name such files one by one, or with a glob, to read them"
+    say_once(f"{argument}: read {_by_suffix(files)}{others * bool(passed_over)}.")
+    return files
+
+
+def _own_suffix(path: Path) -> str:
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def _by_suffix(files: Sequence[Path]) -> str:
+    """Returns how many files there are of each suffix, for people.
+
+    >>> _by_suffix([Path("a.txt"), Path("b.TXT"), Path("README")])
+    '2 .txt and 1 without a suffix'
+    """
+    counts = Counter(_own_suffix(file) or "without a suffix" for file in files).most_common()
+    counts.sort(key=lambda pair: (-pair[1], [*TEXT_SUFFIXES, pair[0]].index(pair[0])))
+    rest = sum(count for _, count in counts[SHOWN_SUFFIXES:])
+    shown = [f"{count:,} {suffix}" for suffix, count in counts[:SHOWN_SUFFIXES]] + [f"{rest:,} others"] * bool(rest)
+    return " and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]]))
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
@@ -108,7 +156,8 @@ def _open_texts(arguments: Sequence[str], config: CorpusConfig) -> list[Source]:
     """
     sources = {}
     for argument in arguments:
-        found = [Source(str(path), digest(path), functools.partial(read, path, config)) for path in expand(argument)]
+        paths = expand(argument, config)
+        found = [Source(str(path), digest(path), functools.partial(read, path, config)) for path in paths]
         if all(is_blank(example.target) for source in found for example in source.read()):
             raise RequestError(f"{argument} holds no text: it is empty or blank. Leave it out or name another file.")
         for source in found:
@@ -122,15 +171,16 @@ def read(path: Path, config: CorpusConfig) -> Iterator[Example]:
     Raises:
         RequestError: the content cannot be read; raised when the iteration comes to it.
     """
-    if suffix_of(path) == ".json":
-        raise RequestError(
-            f"{path} holds one JSON value, not lines of text. Write one object a line into a .jsonl file; to learn "
-            "JSON itself, call it .txt."
-        )
-    if suffix_of(path) in ROW_SUFFIXES:
+    if _is_table(path, config):
+        if config.documents == "blank" or config.separator:
+            raise RequestError(
+                f"{path} is a table, of which each row is a document: corpus.documents=blank and corpus.separator are "
+                "for running text. Leave them out."
+            )
         found = examples.as_rows((text for _, [text] in read_rows(path, config, has_source=False)), config)
     else:
-        found = examples.as_documents(decode(path, config), config)
+        chunks = read_chunks(path, config) if config.documents == "line" else read_text(path, config)
+        found = examples.as_documents(chunks, config)
     return found if config.blank_lines else examples.leave_out_blank(found)
 
 
@@ -139,9 +189,10 @@ def read(path: Path, config: CorpusConfig) -> Iterator[Example]:
 
 def _open_pairs(files: Sequence[str], target_files: Sequence[str], config: CorpusConfig) -> list[Source]:
     """Opens tables of pairs, or parallel files. Each file must hold some pairs."""
-    paths = [path for argument in files for path in expand(argument)]
+    paths = [path for argument in files for path in expand(argument, config)]
     if target_files:
-        sources = _parallel_files(paths, [path for argument in target_files for path in expand(argument)], config)
+        targets = [path for argument in target_files for path in expand(argument, config)]
+        sources = _parallel_files(paths, targets, config)
     else:
         _check_fields(config)
         sources = [_table_of_pairs(path, config) for path in paths]
@@ -151,13 +202,17 @@ def _open_pairs(files: Sequence[str], target_files: Sequence[str], config: Corpu
     return sources
 
 
-def _read_pairs(read_texts: Callable[[], Iterable[Row]], config: CorpusConfig) -> Iterator[Example]:
+def _read_pairs(name: str, read_texts: Callable[[], Iterable[Row]], config: CorpusConfig) -> Iterator[Example]:
+    incomplete, has_others = IncompleteRows(name, config), False
     for where, (source, target) in read_texts():
         example = examples.as_pair(source, target, config)
-        if not (example.source and example.target):
+        if example.source and example.target:
+            has_others = True
+            yield example
+        else:
             empty = "source" if bool(example.source) == config.swap else "target"
-            raise RequestError(f"{where}: the {empty} is empty. Complete it, or delete the line.")
-        yield example
+            incomplete.add(f"{where}: the {empty} is empty")
+    incomplete.finish(has_others)
 
 
 def _check_fields(config: CorpusConfig) -> None:
@@ -170,17 +225,13 @@ def _check_fields(config: CorpusConfig) -> None:
 
 
 def _table_of_pairs(path: Path, config: CorpusConfig) -> Source:
-    if suffix_of(path) == ".json":
-        raise RequestError(
-            f"{path} holds one JSON value, not a pair a line. Write one object a line into a .jsonl file."
-        )
-    if suffix_of(path) not in ROW_SUFFIXES:
+    if not _is_table(path, config):
         raise RequestError(
             f"{path} holds lines of text, not pairs: name the file with the targets' lines, --target FILE "
             "(corpus.target_files), or write both into a table (.tsv, .csv, .jsonl)."
         )
     texts = functools.partial(read_rows, path, config, has_source=True)
-    return Source(str(path), digest(path), functools.partial(_read_pairs, texts, config))
+    return Source(str(path), digest(path), functools.partial(_read_pairs, str(path), texts, config))
 
 
 def _parallel_files(sources: Sequence[Path], targets: Sequence[Path], config: CorpusConfig) -> list[Source]:
@@ -191,29 +242,15 @@ def _parallel_files(sources: Sequence[Path], targets: Sequence[Path], config: Co
             "other half. Name as many, in the same order."
         )
     for path in [*sources, *targets]:
-        if suffix_of(path) in (*ROW_SUFFIXES, ".json"):
+        if suffix_of(path) in ROW_SUFFIXES:
             raise RequestError(
                 f"{path} is no file of lines, which corpus.target_files is for: leave corpus.target_files empty, or "
                 "name plain text files."
             )
     opened = []
     for source, target in zip(sources, targets, strict=True):
-        texts = functools.partial(_parallel_lines, source, target, config)
+        texts = functools.partial(parallel_lines, source, target, config)
         key = f"{digest(source)} {digest(target)}"
-        opened.append(Source(str(source), key, functools.partial(_read_pairs, texts, config)))
+        read_both = functools.partial(_read_pairs, f"{source} and {target}", texts, config)
+        opened.append(Source(str(source), key, read_both))
     return opened
-
-
-def _parallel_lines(source: Path, target: Path, config: CorpusConfig) -> Iterator[Row]:
-    """Yields line with line; a line that is blank in both files does not count, like an empty row of a table."""
-    pairs = itertools.zip_longest(read_lines(source, config), read_lines(target, config))
-    for number, (one, other) in enumerate(pairs, start=1):
-        if one is None or other is None:
-            longer = number + sum(1 for _ in pairs)
-            counts = (number - 1, longer) if one is None else (longer, number - 1)
-            raise RequestError(
-                f"{source} has {counts[0]} lines and {target} has {counts[1]}: line by line they must belong together. "
-                "Add what is missing, or delete the lines that are too many."
-            )
-        if not (is_blank(one) and is_blank(other)):
-            yield f"{source} and {target}, line {number}", [one, other]

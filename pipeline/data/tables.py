@@ -1,27 +1,29 @@
-"""Tables: the rows of .jsonl, .csv and .tsv files, and of each row the text, or the source and the target.
+"""Tables: the rows of delimited files and of JSON, and of each row the text, or the source and the target.
 
-Reading order: what others use, lines of JSON, tables with columns.
+What is found out about a file is said: its delimiter, its quotes, its header (`delimited`, `headers`).
+Reading order: what others use, the format of a delimited table, its columns, its rows.
 """
 
 from __future__ import annotations
 
-import csv
+import functools
 import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.config import CorpusConfig
-from pipeline.data.cleaning import unify_line_ends
-from pipeline.data.encodings import decode, suffix_of
+from pipeline.data import delimited, headers, json_rows, quotes
+from pipeline.data.delimited import Format
+from pipeline.data.encodings import suffix_of
 from pipeline.data.examples import is_blank, join, split_lines
-from pipeline.settings import RequestError, nearest
+from pipeline.data.lines import read_chunks
+from pipeline.data.rows import IncompleteRows, Row, fields_of, is_number
+from pipeline.notices import say_once
+from pipeline.settings import RequestError
 
-ROW_SUFFIXES = (".jsonl", ".csv", ".tsv")
-
-# Where a row is, for messages, and what is read of it: the text, or for pairs the source and the target.
-Row = tuple[str, list[str]]
+ROW_SUFFIXES = (*json_rows.SUFFIXES, *delimited.SUFFIXES)
+FOLDER_SUFFIXES = tuple(suffix for suffix in ROW_SUFFIXES if suffix != ".json")  # often settings: read if named itself
 
 
 def read_rows(path: Path, config: CorpusConfig, has_source: bool) -> Iterator[Row]:
@@ -29,84 +31,92 @@ def read_rows(path: Path, config: CorpusConfig, has_source: bool) -> Iterator[Ro
 
     Args:
         path: a file whose suffix is one of `ROW_SUFFIXES`.
-        config: names the field that holds the text, or the two that hold source and target; encoding and line ends.
+        config: names the field that holds the text, or the two that hold source and target; how the file is read.
         has_source: whether each row is a pair.
 
     Raises:
-        RequestError: a row is broken, or lacks what is wanted of it.
+        RequestError: a row is broken, or lacks what is wanted of it and such rows are not left out.
     """
-    return _json_rows(path, config, has_source) if suffix_of(path) == ".jsonl" else _cells(path, config, has_source)
+    incomplete, has_others = IncompleteRows(str(path), config), False
+    read = json_rows.json_rows if suffix_of(path) in json_rows.SUFFIXES else _delimited_rows
+    for where, texts in read(path, config, has_source, incomplete):
+        if not any(map(is_blank, texts)):
+            has_others = True
+            yield where, texts
+        elif has_source:
+            incomplete.add(f"{where}: the {'source' if is_blank(texts[0]) else 'target'} is empty")
+        elif config.blank_lines:
+            yield where, texts
+        else:
+            incomplete.leave_out()
+    incomplete.finish(has_others)
 
 
 def read_lines(path: Path, config: CorpusConfig) -> Iterator[str]:
-    """Yields a file's lines without their line ends, not yet cleaned."""
-    chunks = decode(path, config)
-    return join(split_lines(unify_line_ends(chunks) if config.line_ends else chunks))
+    """Yields a file's lines without their line ends, not yet cleaned; what ends a line is told in `lines`."""
+    return join(split_lines(read_chunks(path, config, is_table=suffix_of(path) in ROW_SUFFIXES)))
 
 
-def fields_of(config: CorpusConfig, has_source: bool) -> dict[str, str]:
-    """Returns which fields of a row are read: the setting that names a field → its name. Of pairs the source is first.
+def holds_pairs(path: Path, config: CorpusConfig) -> bool:
+    """Whether a table's first row holds a source and a target, and not the field of a running text.
 
-    >>> fields_of(CorpusConfig(), has_source=False)
-    {'corpus.field': 'text'}
+    >>> holds_pairs(Path("book.txt"), CorpusConfig())
+    False
     """
-    if not has_source:
-        return {"corpus.field": config.field}
-    return {
-        "corpus.source_field": config.source_field or "source",
-        "corpus.target_field": config.target_field or "target",
-    }
+    if suffix_of(path) in json_rows.SUFFIXES:
+        return json_rows.holds_pairs(path, config)
+    if suffix_of(path) not in delimited.SUFFIXES:
+        return False
+    lines = delimited.sample(read_lines(path, config))
+    form = _format(path, config, lines, [config.field], are_pairs=True, speaks=False)
+    first = next((row for _, row in delimited.read_cells(lines, form)), [])
+    if headers.place_of(config.field, first) is not None or is_number(config.field):
+        return False
+    return delimited.filled(first) == 2 or headers.pair_of_names(first) is not None
 
 
-# === Lines of JSON ===
+# === The format ===
 
 
-def _json_rows(path: Path, config: CorpusConfig, has_source: bool) -> Iterator[Row]:
-    fields = fields_of(config, has_source)
-    for where, row in _json_objects(path, config):
-        yield where, [_json_text(row, field, setting, where, config) for setting, field in fields.items()]
+def _format(
+    path: Path, config: CorpusConfig, lines: list[str], names: list[str], are_pairs: bool, speaks: bool = True
+) -> Format:
+    """Finds out how a table is written, by its first lines, and says it where the suffix says otherwise."""
+    own, choice = delimited.SUFFIXES[suffix_of(path)], config.delimiter
+    if choice == "suffix":
+        return Format(own, quotes=own != "\t")
+    form = delimited.find_format(lines, own, names, delimited.DELIMITERS.get(choice, ""), are_pairs)
+    if form.delimiter == "\t" or suffix_of(path) != ".csv":
+        form = form._replace(quotes=_encloses_cells(path, form.delimiter, config))
+    if speaks:
+        _say_format(path, form, own, lines, config)
+    return form
 
 
-def _json_objects(path: Path, config: CorpusConfig) -> Iterator[tuple[str, dict]]:
-    """Yields each line's object; blank lines are skipped."""
-    # Not `read_lines`: to JSON a carriage return is white space.
-    for number, line in enumerate(join(split_lines(decode(path, config))), start=1):
-        if is_blank(line):
-            continue
-        where = f"{path}, line {number}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise RequestError(f"{where} is not JSON ({error}): .jsonl holds one object on each line.") from None
-        if not isinstance(row, dict):
-            raise RequestError(f"{where} holds a {type(row).__name__}: .jsonl holds one object on each line.")
-        yield where, row
+def _encloses_cells(path: Path, delimiter: str, config: CorpusConfig) -> bool:
+    state = path.stat()
+    return _encloses(path, delimiter, config, state.st_mtime_ns, state.st_size)
 
 
-def _json_text(row: dict, field: str, setting: str, where: str, config: CorpusConfig) -> str:
-    """Returns an object's field; a list of strings is joined with line ends."""
-    if field not in row:
-        raise RequestError(f"{where} has no field {field!r}: {nearest(field, row)}. Set {setting}.")
-    value = row[field]
-    if isinstance(value, list) and all(isinstance(part, str) for part in value):
-        value = "\n".join(value)
-    if not isinstance(value, str):
-        raise RequestError(f"{where}: {field!r} is neither a string nor a list of strings. Set {setting}.")
-    return _without_surrogates(value, where, config)
+@functools.lru_cache(maxsize=1024)
+def _encloses(path: Path, delimiter: str, config: CorpusConfig, *_state: int) -> bool:
+    """Reads a whole table to see what its quotes mean; once, for it is opened many times."""
+    return quotes.encloses_cells(read_lines(path, config), delimiter)
 
 
-def _without_surrogates(text: str, where: str, config: CorpusConfig) -> str:
-    """Refuses or replaces half a character, which JSON can escape (`\\ud83d`) but no encoding can write."""
-    try:
-        text.encode()
-        return text
-    except UnicodeEncodeError:
-        if config.errors == "replace":
-            return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        raise RequestError(f"{where} escapes half a character (a surrogate): set corpus.errors=replace.") from None
+def _say_format(path: Path, form: Format, own: str, lines: list[str], config: CorpusConfig) -> None:
+    plural, overruled = f"{delimited.NAMES[own]}s", " (corpus.delimiter=suffix reads it by its suffix)"
+    if form.delimiter and form.delimiter != own:
+        say_once(f"{path}: columns are separated by {delimited.NAMES[form.delimiter]}s{overruled}.")
+    if not form.delimiter and any(own in line for line in lines):
+        say_once(f"{path} has one column; the {plural} in it are part of its text{overruled}.")
+    if form.quotes and own == "\t":
+        say_once(f"{path}: quotes enclose cells, and are not part of their text{overruled}.")
+    if form.has_row_names:
+        say_once(f"{path}: the first row has a name less than the others have cells; their first cells are names.")
 
 
-# === Tables with columns ===
+# === Columns ===
 
 
 class _Columns(NamedTuple):
@@ -114,77 +124,83 @@ class _Columns(NamedTuple):
 
     Attributes:
         places: their numbers, from 0.
+        width: how many cells a row has, apart from empty ones at its end; 0: any number.
         has_header: whether the first row holds the columns' names.
         are_all: whether a row has these cells and no others.
     """
 
     places: list[int]
+    width: int
     has_header: bool = True
     are_all: bool = False
 
 
-def _cells(path: Path, config: CorpusConfig, has_source: bool) -> Iterator[Row]:
-    table = ((where, row) for where, row in _table(path, config) if row)
-    first = next(table, None)
-    if first is None:
-        return
-    columns = _pair_columns(path, first[1], config) if has_source else _text_column(path, first[1], config)
-    for where, row in table if columns.has_header else itertools.chain([first], table):
-        if columns.are_all and len(row) != len(columns.places):
-            raise _not_two_cells(where, row, path)
-        if len(row) <= max(columns.places):
-            raise RequestError(
-                f"{where} has {len(row)} of at least {max(columns.places) + 1} columns: complete the row."
-            )
-        yield where, [row[place] for place in columns.places]
+def _text_column(path: Path, first: list[str], config: CorpusConfig, form: Format) -> _Columns:
+    place = headers.place_of(config.field, first)
+    if place is None and is_number(config.field):
+        return _Columns([_numbered(config.field, "corpus.field")], max(len(first), form.width), has_header=False)
+    if place is None:
+        advice = (
+            "Set corpus.field, to a name or, in a table without names, to a column's number; or, if these are pairs of "
+            "texts, use a preset for pairs, such as translate"
+        )
+        raise headers.no_column(path, first, config.field, advice)
+    return _Columns([place], len(first))
 
 
-def _table(path: Path, config: CorpusConfig) -> Iterator[tuple[str, list[str]]]:
-    """Yields where each row ends, for messages, and its cells; an empty line has none.
-
-    In .csv quotes may hold line ends; in .tsv they are plain characters.
-    """
-    csv.field_size_limit((1 << 31) - 1)  # the module's own limit is 131,072 characters; a document may be longer
-    ended = (line + "\n" for line in read_lines(path, config))
-    if suffix_of(path) == ".csv":
-        reader = csv.reader(ended, strict=True)
-    else:
-        reader = csv.reader(ended, delimiter="\t", quoting=csv.QUOTE_NONE)
-    try:
-        for row in reader:
-            yield f"{path}, line {reader.line_num}", row
-    except csv.Error as error:
-        message = f"{path}, line {reader.line_num} is not {suffix_of(path)} ({error}): check the quotes."
-        raise RequestError(message) from None
-
-
-def _text_column(path: Path, header: list[str], config: CorpusConfig) -> _Columns:
-    hint = "; or, if these are pairs of texts, use a preset for pairs, such as translate"
-    return _Columns([_named(path, header, field, setting, hint) for setting, field in fields_of(config, False).items()])
-
-
-def _pair_columns(path: Path, first: list[str], config: CorpusConfig) -> _Columns:
+def _pair_columns(path: Path, rows: list[list[str]], config: CorpusConfig, width: int) -> _Columns:
     """Finds the columns of source and target by the names in the first row, or by their numbers.
 
     If nothing is named, and the first row does not name them either, a row has these two cells and no others.
     """
-    if not config.source_field and not {"source", "target"} <= set(first):
-        return _Columns([0, 1], has_header=False, are_all=True)
+    first = rows[0][: max(2, delimited.filled(rows[0]))]
+    if not config.source_field:
+        return _unnamed_columns(path, first, rows[1:], config, width)
     fields = fields_of(config, True)
-    places = [
-        _numbered(field, setting) if _is_number(field) else _named(path, first, field, setting)
-        for setting, field in fields.items()
-    ]
+    places = []
+    for setting, field in fields.items():
+        place = _numbered(field, setting) if is_number(field) else headers.place_of(field, first)
+        if place is None:
+            raise headers.no_column(path, first, field, f"Set {setting}")
+        places.append(place)
     if places[0] == places[1]:
         given = " and ".join(f"{setting}={field}" for setting, field in fields.items())
         raise RequestError(f"{given} are the same column of {path}: name two columns.")
-    return _Columns(places, has_header=not all(map(_is_number, fields.values())))
+    has_header = not all(map(is_number, fields.values()))
+    return _Columns(places, len(rows[0]) if has_header else max(len(rows[0]), width), has_header)
 
 
-def _named(path: Path, header: list[str], field: str, setting: str, hint: str = "") -> int:
-    if field not in header:
-        raise RequestError(f"{path} has no column {field!r}: {nearest(field, header)}. Set {setting}{hint}.")
-    return header.index(field)
+def _unnamed_columns(
+    path: Path, first: list[str], others: list[list[str]], config: CorpusConfig, width: int
+) -> _Columns:
+    if config.delimiter == "suffix":
+        names = [first.index(name) for name in ("source", "target")] if {"source", "target"} <= set(first) else None
+    elif names := headers.pair_of_names(first):
+        source, target = names
+        if (first[source], first[target]) != ("source", "target"):
+            say_once(
+                f"{path}: the first row holds names, {first[source]!r} of the source and {first[target]!r} of the "
+                f"target; if it is a pair, set corpus.source_field={source + 1} corpus.target_field={target + 1}."
+            )
+    if names:
+        return _Columns(list(names), len(first))
+    if len(first) > 2 and width != 2:
+        raise _too_many_columns(path, first)
+    if len(first) == 2 and config.delimiter != "suffix" and headers.is_doubtful(first, others):
+        say_once(
+            f"{path}: the first row, {first[0]!r} and {first[1]!r}, is read as a pair; if these are names, set "
+            f"corpus.source_field={first[0].strip()} corpus.target_field={first[1].strip()}."
+        )
+    return _Columns([0, 1], 2, has_header=False, are_all=True)
+
+
+def _too_many_columns(path: Path, first: list[str]) -> RequestError:
+    """Returns the refusal of a table of which nobody said which two columns are source and target."""
+    return RequestError(
+        f"{path}, line 1 has {len(first)} columns, but two are expected, the source and the target: "
+        f"{headers.numbered(first)}. Name the two by their numbers, for example corpus.source_field=1 "
+        "corpus.target_field=2, or, if the first row holds names, by these."
+    )
 
 
 def _numbered(field: str, setting: str) -> int:
@@ -193,15 +209,71 @@ def _numbered(field: str, setting: str) -> int:
     return int(field) - 1
 
 
-def _is_number(field: str) -> bool:
-    return field.isdecimal()
+# === Rows ===
 
 
-def _not_two_cells(where: str, row: list[str], path: Path) -> RequestError:
-    """Returns the refusal of a row that is not a source and a target."""
-    mark = "tab" if suffix_of(path) == ".tsv" else "comma"
-    hint = f"put a {mark} between source and target"
-    if len(row) > 2:
-        hint = "name them: corpus.source_field=1 corpus.target_field=2, or the names in the table's first row"
-    count = "1 column" if len(row) == 1 else f"{len(row)} columns"
-    return RequestError(f"{where} has {count}, but two are expected, the source and the target: {hint}.")
+def _delimited_rows(path: Path, config: CorpusConfig, has_source: bool, incomplete: IncompleteRows) -> Iterator[Row]:
+    """Yields a delimited table's rows.
+
+    1. Take a sample, and find out how the table is written.
+    2. Find the columns.
+    3. Read on, and look at each row: it may have too few cells, or too many.
+    """
+    lines = read_lines(path, config)
+    head = delimited.sample(lines)
+    given = [field for field in _given_fields(config, has_source) if not is_number(field)]
+    form = _format(path, config, head, given, has_source and not config.source_field)
+    table = _table(path, itertools.chain(head, lines), form, config)
+    known = list(itertools.islice(table, delimited.SAMPLE_ROWS // 4))
+    if not known:
+        return
+    rows = [row for _, row in known]
+    if form.has_row_names:
+        rows[0].insert(0, "")
+    columns = _pair_columns(path, rows, config, form.width) if has_source else _text_column(path, rows[0], config, form)
+    by_suffix, whole = config.delimiter == "suffix", columns.width * (columns.width > max(columns.places))
+    for number, row in itertools.islice(itertools.chain(known, table), int(columns.has_header), None):
+        if len(row) != whole and (problem := _problem(row, columns, form, by_suffix)):
+            incomplete.add(f"{path}, line {number} has {problem[0]}", problem[1])
+        else:
+            yield f"{path}, line {number}", [row[place] for place in columns.places]
+
+
+def _given_fields(config: CorpusConfig, has_source: bool) -> list[str]:
+    if has_source:
+        return [config.source_field, config.target_field] if config.source_field else []
+    return [config.field]
+
+
+def _table(path: Path, lines: Iterator[str], form: Format, config: CorpusConfig) -> Iterator[delimited.Numbered]:
+    """Yields rows that are not blank."""
+    keeps_blanks = config.delimiter == "suffix"
+    try:
+        for number, row in delimited.read_cells(lines, form):
+            if keeps_blanks or len(row) > 1 or not is_blank(row[0]):
+                yield number, row
+    except delimited.BrokenQuotesError as error:
+        raise RequestError(
+            f"{path}, line {error.line} is not {suffix_of(path)} ({error}): check the quotes; one that is part of a "
+            'text is doubled (""), in a cell that is in quotes.'
+        ) from None
+
+
+def _problem(row: list[str], columns: _Columns, form: Format, by_suffix: bool) -> tuple[str, str] | None:
+    """Returns what is wrong with the number of a row's cells, and what to do; None if nothing is."""
+    mark, size = delimited.NAMES.get(form.delimiter, "delimiter"), delimited.filled(row)
+    needed = max(columns.places) + 1
+    if len(row) < needed and columns.are_all:
+        return "1 column, but two are expected, the source and the target", f"put a {mark} between source and target"
+    if len(row) < needed:
+        return f"{len(row)} of at least {needed} columns", "complete the row"
+    if by_suffix:
+        return (
+            (f"{len(row)} columns where two are expected", "correct it") if columns.are_all and len(row) > 2 else None
+        )
+    if not columns.width or size <= columns.width:
+        return None
+    marks = f"a {mark}" if size == columns.width + 1 else f"{size - columns.width} {mark}s"
+    remedy = "put the cell that holds it in quotes" if form.quotes else "put a space in the place of what is text"
+    others = "the first row has" if columns.has_header else "the others have"
+    return f"{marks} too many ({size} columns where {others} {columns.width})", remedy

@@ -153,7 +153,7 @@ class TextFunctions:
             "text": shortened,
             "log_probability": generated.log_probability,
             "tokens": generated.tokens,
-            "ended": generated.ended | (shortened != texts),
+            "ended": generated.ended | (shortened != texts) | (start.max_new_tokens == 0),
             "prompt_tokens": start.prompt_tokens,
             "prompt_unknown": start.prompt_unknown,
         }

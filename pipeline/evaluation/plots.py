@@ -9,12 +9,14 @@ the one that the package in FONT_FILE brings. A character that no font has is dr
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from pipeline.data.installed import package_file
+from pipeline.settings import RequestError, shortened
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -117,7 +119,7 @@ def labels(tokens: Iterable[str]) -> list[str]:
     ['␣the', '⏎', '學', 'aaaaaaaaaaaaaaaaaaa…']
     """
     names = [token.translate(LABELS) for token in tokens]
-    return [drawable(name if len(name) <= LABEL_LENGTH else name[: LABEL_LENGTH - 1] + "…") for name in names]
+    return [drawable(shortened(name, LABEL_LENGTH)) for name in names]
 
 
 def rotation(names: Sequence[str]) -> int:
@@ -150,12 +152,10 @@ def _fonts() -> list[str]:
 
 def _packaged_font() -> Path | None:
     """The file in FONT_FILE, if its package is installed; the package is not imported."""
-    package, name = FONT_FILE
     try:
-        path = Path(importlib.metadata.distribution(package).locate_file(name))
-    except importlib.metadata.PackageNotFoundError:
+        return package_file(*FONT_FILE)
+    except RequestError:
         return None
-    return path if path.is_file() else None
 
 
 def new_figure(rows: int, columns: int, width: float, height: float):

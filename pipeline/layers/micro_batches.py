@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from pipeline import config
 
-Nested = Any  # a nested structure (tf.nest) of tensors whose first dimension is B
+Nested = Any  # a nested structure (tf.nest) of tensors whose first dimension is B; `()` where there is none
 
 
 def number_of_micro_batches(rows: int | None) -> int:

@@ -8,14 +8,15 @@ Shapes, in the comments at the ends of lines and in the docstrings:
 
 A family that learns from running text derives from `Family`, one that learns from pairs from `PairFamily`. Only `build`
 must be written: it returns a plain functional `keras.Model`. From that model the defaults derive training, scoring and
-decoding (`graph.Network`), so a network is defined once. Everything outside of `models` asks the family through these
+decoding (`network.Network`), so a network is defined once. Everything outside of `models` asks the family through these
 functions, and never for its name.
 """
 
 from __future__ import annotations
 
 import functools
-import math
+import inspect
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -32,13 +33,15 @@ from pipeline.data.tokenizer import Tokenizer
 from pipeline.decoding.loop import Decoder
 from pipeline.decoding.signatures import TextFunctions
 from pipeline.evaluation.diversity import sample_figures
-from pipeline.evaluation.likelihood import figures, held_out_sums, score_function
+from pipeline.evaluation.likelihood import figures as likelihood_figures
+from pipeline.evaluation.likelihood import held_out_sums, perplexity, score_function
+from pipeline.layers.adaptive_softmax import AdaptiveSoftmax
+from pipeline.layers.micro_batches import Nested
 from pipeline.models import step_by_step
+from pipeline.models.graph import refuse_unseen
 from pipeline.models.model_config import ModelConfig
-from pipeline.models.network import Network, network_of
+from pipeline.models.network import ADAPTIVE, Network, restarted, smoothing_refusal
 from pipeline.settings import RequestError
-
-Nested = Any  # a nested structure (tf.nest) of tensors whose first dimension is B
 
 
 class Sizes(NamedTuple):
@@ -106,10 +109,12 @@ class Family:
     """
 
     has_source: ClassVar[bool] = False
-    criterion: ClassVar[str] = "validation_nats_per_token"  # the history's column that "best" and patience look at
+    # The history's column that "best" and patience look at; lower is better.
+    criterion: ClassVar[str] = "validation_nats_per_token"
 
     def __init__(self, config: ModelConfig):
         self.config = config
+        self._networks: weakref.WeakKeyDictionary[keras.Model, Network] = weakref.WeakKeyDictionary()
 
     # === The network ===
 
@@ -128,7 +133,8 @@ class Family:
             precision: Keras' dtype policy; variables are float32 under each of ours.
 
         Raises:
-            RequestError: the network has no output for each step, or a layer cannot be run step by step; says which.
+            RequestError: the network is not a functional model, has no output for each step, or has a loss of its
+                own; or a layer cannot be run step by step. The message says which.
         """
         previous = keras.config.dtype_policy()
         keras.config.set_dtype_policy(precision)
@@ -136,6 +142,7 @@ class Family:
             model = self.build(sizes)
         finally:
             keras.config.set_dtype_policy(previous)
+        refuse_unseen(model, self.config.family)
         shape = model.outputs[0].shape
         if len(shape) != 3 and not self.config.LAST_STEP:
             raise RequestError(
@@ -147,11 +154,17 @@ class Family:
         return model
 
     def network(self, model: keras.Model) -> Network:
-        """The model as a graph that can be run over all steps, or step by step."""
-        return network_of(model, self.has_source)
+        """The model as a graph that can be run over all steps or step by step; read once, kept as long as the model."""
+        if model not in self._networks:
+            self._networks[model] = self.read_network(model)
+        return self._networks[model]
+
+    def read_network(self, model: keras.Model) -> Network:
+        """Reads the calls of a model. Override it where the output is no logits at every step; see `Network`."""
+        return Network(model, self.has_source)
 
     def initial_state(self, model: keras.Model, batch_size) -> Nested:
-        """Returns zeros for all states that are carried from batch to batch; () where there are none."""
+        """Returns what all states that are carried from batch to batch begin with; () where there are none."""
         return self.network(model).initial_state(batch_size)
 
     def forward(self, model: keras.Model, inputs, state: Nested, training: bool = False) -> tuple[tf.Tensor, Nested]:
@@ -179,13 +192,13 @@ class Family:
             model: what `build` returned.
             batch: inputs as of `forward`; targets (B, T) int32; weights (B, T) float32, 0 where there is no target.
             state: what `initial_state` or an earlier call returned. A row that starts with the start token starts from
-                zeros instead.
+                the former.
             training: whether dropout is on, and label smoothing.
             label_smoothing: in training, as in `layers.softmax.linear_cross_entropy`.
         """
         inputs, targets, weights = batch
-        starts = tf.equal(tf.nest.flatten(inputs)[-1][:, :1], Tokenizer.start_id)  # (B, 1)
-        state = tf.nest.map_structure(lambda part: tf.where(starts, tf.zeros_like(part), part), state)
+        starts = tf.equal(tf.nest.flatten(inputs)[-1][:, 0], Tokenizer.start_id)  # (B,)
+        state = restarted(state, self.initial_state(model, targets.shape[0] or tf.shape(targets)[0]), starts)
         smoothing = label_smoothing if training else 0.0
         objective, nats, state = self.network(model).losses(inputs, targets, state, training, smoothing)  # (B, T)
         objective, nats = (tf.reduce_sum(each * weights, axis=1) for each in (objective, nats))
@@ -203,12 +216,24 @@ class Family:
             model: what `build` returned.
             settings: of training.
             new_optimizer: variables → an optimizer that is built for them, as the settings say.
+
+        Raises:
+            RequestError: label smoothing is asked for, and the family's loss or output layer does not know it.
         """
         loss = functools.partial(self.loss, model, training=True)
         if settings.label_smoothing:
+            self._refuse_smoothing(model, settings.label_smoothing)
             loss = functools.partial(loss, label_smoothing=settings.label_smoothing)
         variables = model.trainable_variables
         return {"train": [Update(variables, new_optimizer(variables), loss)]}
+
+    def _refuse_smoothing(self, model: keras.Model, label_smoothing: float) -> None:
+        """Refuses label smoothing if the loss cannot have it."""
+        if "label_smoothing" not in inspect.signature(self.loss).parameters:
+            raise smoothing_refusal(label_smoothing, f"model.family={self.config.family}, whose loss does not take it")
+        head = self.network(model).head
+        if head and isinstance(head.call.operation, AdaptiveSoftmax):
+            raise smoothing_refusal(label_smoothing, ADAPTIVE)
 
     def phase(self, epoch: int) -> str:
         """The key of `updates` for an epoch, counted from 0. It depends on the epoch alone, so that resume is exact."""
@@ -234,7 +259,7 @@ class Family:
         targets = max(sums["tokens"], 1.0)
         shown = {"loss": sums["objective"] / targets}
         if self.config.LIKELIHOOD:
-            shown["perplexity"] = math.exp(min(sums["nats"] / targets, 700.0))
+            shown["perplexity"] = perplexity(sums["nats"] / targets)
         return shown | self.figures(own, targets)
 
     def figures(self, sums: dict[str, float], targets: float) -> dict[str, float]:
@@ -281,7 +306,8 @@ class Family:
         """Returns the figures of `evaluation.likelihood.figures` for some text."""
         batches = held_out_batches(tokens, run.config.dataset)
         score = score_function(functools.partial(self.loss, run.model))
-        return figures(held_out_sums(score, batches, self.initial_state(run.model, batches.batch_size))["nats"], tokens)
+        sums = held_out_sums(score, batches, self.initial_state(run.model, batches.batch_size))
+        return likelihood_figures(sums["nats"], tokens)
 
     def summaries(
         self, run, model: keras.Model, functions: TextFunctions, shown: Sequence[Example]
@@ -290,7 +316,7 @@ class Family:
 
         Args:
             run: names the prompts.
-            model: a float32 copy of the network, with the weights of now.
+            model: a float32 copy of the network, with the current weights.
             functions: what `text_functions` returned for that copy; `functions.serve` is compiled.
             shown: some validation examples.
         """

@@ -57,7 +57,9 @@ def family(config: ModelConfig) -> Family:
     try:
         return importlib.import_module(f"pipeline.models.{module}").FAMILY(config)
     except (ModuleNotFoundError, AttributeError) as error:
-        if "FAMILY" not in str(error) and f"pipeline.models.{module}" not in str(error):
+        # A package that the module imports, and that is not installed, is another matter.
+        is_ours = isinstance(error, AttributeError) and "FAMILY" in str(error)
+        if not is_ours and not (error.name and f"pipeline.models.{module}.".startswith(f"{error.name}.")):
             raise
         raise RequestError(
             f"The table FAMILIES in pipeline/models/families.py names the module {module!r} for "

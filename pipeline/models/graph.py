@@ -11,12 +11,13 @@ Shape letters as in `contract`.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import keras
+
+from pipeline.settings import RequestError
 
 Values = dict[int, Any]  # place → tensor
 
@@ -55,7 +56,8 @@ class Call(NamedTuple):
     def run(self, values: Values, training: bool = False) -> None:
         """Calls the operation as it is wired, and keeps what it returns."""
         args, kwargs = (filled(each, values) for each in (self.args, self.kwargs))
-        if takes_training(self.operation):
+        if isinstance(self.operation, keras.layers.Layer):
+            # Also to a layer whose `call` does not take it: Keras leaves it out there, and hands it to those inside.
             kwargs = kwargs | {"training": training}
         self.keep(self.operation(*args, **kwargs), values)
 
@@ -110,6 +112,27 @@ def read_graph(model: keras.Model, output: keras.KerasTensor | None = None) -> G
     return Graph(tuple(reader.calls), tuple(place.number for place in inputs), outputs[0].number)
 
 
+def refuse_unseen(model: keras.Model, family: str) -> None:
+    """Refuses a model whose calls cannot be read, or with losses that training would not see.
+
+    Args:
+        model: what a family's `build` returned.
+        family: its name, for the message.
+    """
+    if not getattr(model, "inputs", None):
+        raise RequestError(
+            f"`build` of model.family={family} returns a {type(model).__name__} whose layers' calls cannot be seen: "
+            "return keras.Model(inputs, outputs), or a keras.Sequential that starts with keras.Input."
+        )
+    for layer in layers_of(model):
+        if getattr(layer, "activity_regularizer", None) is not None:
+            raise RequestError(
+                f"The layer {layer.name!r} ({type(layer).__name__}) has an activity regularizer, which training would "
+                "not see: leave it out, or override `loss` in the family and add it there. Regularizers of weights "
+                "are seen."
+            )
+
+
 class _Reader:
     """Numbers the places while the calls of a model, and of the models inside it, are read."""
 
@@ -131,7 +154,7 @@ class _Reader:
                 for each in (node.arguments.args, node.arguments.kwargs)
             )
             tensors = tuple(x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, Place))
-            if isinstance(node.operation, keras.Model) and node.operation.inputs:
+            if isinstance(node.operation, keras.Model) and getattr(node.operation, "inputs", None):
                 written = self.read(node.operation.inputs, node.operation.outputs, tensors)
             else:
                 written = [self.new_place() for _ in node.outputs]
@@ -151,25 +174,14 @@ def nodes_of(functional: keras.Model) -> list:
 
 
 def filled(arguments, values: Values):
-    """Returns arguments with the tensors of now in their places."""
+    """Returns arguments with each `Place` replaced by its current tensor."""
     return keras.tree.map_structure(lambda x: values[x.number] if isinstance(x, Place) else x, arguments)
 
 
-@functools.cache
-def _parameters(cls: type) -> frozenset[str]:
-    return frozenset(inspect.signature(cls.call).parameters)
-
-
-def takes_training(operation) -> bool:
-    """Whether a layer behaves differently in training."""
-    return isinstance(operation, keras.layers.Layer) and "training" in _parameters(type(operation))
-
-
 def layers_of(model: keras.Model) -> list[keras.layers.Layer]:
-    """Returns all layers of a model, those of nested models and of `Bidirectional` included."""
-    found = []
+    """Returns all layers of a model, each once, those inside of other layers and of nested models included."""
+    found = {id(layer): layer for layer in model.layers}
     for layer in model.layers:
-        found.append(layer)
-        found += layers_of(layer) if isinstance(layer, keras.Model) else []
-        found += [layer.forward_layer, layer.backward_layer] if isinstance(layer, keras.layers.Bidirectional) else []
-    return found
+        # Not documented, but the only list of the layers inside a layer, such as those of `Bidirectional`.
+        found |= {id(inner): inner for inner in layer._flatten_layers(include_self=False)}
+    return list(found.values())

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
 from pipeline.layers.adaptive_softmax import AdaptiveSoftmax
+from pipeline.layers.micro_batches import Nested
 from pipeline.layers.recurrent import read_tokens, run_layer
 from pipeline.layers.softmax import linear_cross_entropy, smoothing_term
 from pipeline.models.graph import Call, Graph, Values, read_graph
+from pipeline.settings import RequestError
 
-Nested = Any  # a nested structure (tf.nest) of tensors whose first dimension is B
+ADAPTIVE = "an adaptive softmax, which does not compute all probabilities"
 
 
 class Head(NamedTuple):
@@ -32,7 +33,7 @@ class Head(NamedTuple):
 
     @property
     def is_tied(self) -> bool:
-        """Whether the output layer's matrix is an embedding's (V, U)."""
+        """Whether the output layer is an embedding read in reverse, so that its matrix is (V, U)."""
         return isinstance(self.call.operation, keras.layers.ReversibleEmbedding)
 
     def weights(self) -> tuple[tf.Tensor, tf.Tensor | None]:
@@ -111,7 +112,10 @@ class Network:
     # === All steps ===
 
     def initial_state(self, batch_size) -> Nested:
-        """Returns zeros for each recurrent layer that carries a state: ((hidden (B, U), cell (B, U)), …) for LSTM."""
+        """Returns the initial state of each recurrent layer that carries one, as its cell has it.
+
+        For LSTM ((hidden (B, U), cell (B, U)), …): zeros, as in all of Keras' own layers.
+        """
         return tuple(tuple(self.body[i].operation.get_initial_state(batch_size)) for i in self.carried)
 
     def forward(self, inputs, state: Nested = (), training: bool = False) -> tuple[tf.Tensor, Nested]:
@@ -144,6 +148,8 @@ class Network:
         """The nats of targets (N,) given features (N, U), and what label smoothing adds to them, per unit."""
         layer = self.head.call.operation if self.head else None
         if isinstance(layer, AdaptiveSoftmax):
+            if label_smoothing:
+                raise smoothing_refusal(label_smoothing, ADAPTIVE)
             return layer.nats(rows, targets), None
         if self.head and not _ends_in_activation(layer):
             matrix, bias = self.head.weights()
@@ -192,6 +198,29 @@ class Network:
         states.update(zip(numbers, map(tuple, last), strict=True))
 
 
+def restarted(state: Nested, fresh: Nested, starts: tf.Tensor) -> Nested:
+    """Returns a state in which some rows begin anew.
+
+    Args:
+        state: of the recurrent layers, each tensor (B, …).
+        fresh: what rows begin with, of the same structure and shapes.
+        starts: (B,) bool, the rows that begin.
+    """
+
+    def restart(part, new):
+        return tf.where(tf.reshape(starts, [-1] + [1] * (part.shape.rank - 1)), tf.cast(new, part.dtype), part)
+
+    parts = map(restart, tf.nest.flatten(state), tf.nest.flatten(fresh))
+    return tf.nest.pack_sequence_as(state, list(parts))
+
+
+def smoothing_refusal(label_smoothing: float, what: str) -> RequestError:
+    """Returns the refusal of label smoothing by what cannot be trained with it."""
+    return RequestError(
+        f"training.label_smoothing={label_smoothing} does not suit {what}: set training.label_smoothing=0."
+    )
+
+
 def initial_places(call: Call) -> set[int]:
     """The places of a recurrent call's initial state; none where it starts from zeros."""
     return {place.number for place in keras.tree.flatten(call.argument("initial_state") or [])}
@@ -209,13 +238,18 @@ def _find_head(graph: Graph) -> Head | None:
         place = call.args[0].number
     if call is None or len(graph.readers(place)) != bool(casts):
         return None
+    return Head(call, call.args[0].number, tuple(casts)) if _is_head(call) and call.args else None
+
+
+def _is_head(call: Call) -> bool:
+    """Whether a call's loss can be computed from its layer's weights. A subclass may compute something else."""
     layer = call.operation
-    known = (keras.activations.linear, keras.activations.softmax)
-    if isinstance(layer, keras.layers.Dense):
-        is_head = layer.activation in known
-    else:
-        is_head = isinstance(layer, AdaptiveSoftmax) or call.kwargs.get("reverse") is True
-    return Head(call, call.args[0].number, tuple(casts)) if is_head and call.args else None
+    if type(layer) is keras.layers.Dense:
+        return layer.activation in (keras.activations.linear, keras.activations.softmax)
+    if type(layer) is keras.layers.ReversibleEmbedding:
+        changes = layer.logit_soft_cap is not None or layer.reverse_dtype is not None
+        return call.argument("reverse") is True and layer.tie_weights and not changes
+    return type(layer) is AdaptiveSoftmax
 
 
 def _is_cast(operation) -> bool:
@@ -232,7 +266,7 @@ def _find_chain(network: Network) -> Chain | None:
     calls, stack, dropouts, place = [numbers[id(embedding)]], [], [], embedding.outputs[0]
     while True:
         readers, dropout = graph.readers(place), None
-        if len(readers) == 1 and isinstance(readers[0].operation, keras.layers.Dropout):
+        if len(readers) == 1 and _is_dropout(readers[0].operation):
             dropout, readers = readers[0], graph.readers(readers[0].outputs[0])
         number = numbers.get(id(readers[0])) if len(readers) == 1 else None
         layer = readers[0] if number in network.carried else None
@@ -248,7 +282,13 @@ def _find_chain(network: Network) -> Chain | None:
 
 
 def _is_embedding(operation) -> bool:
-    return isinstance(operation, keras.layers.Embedding) and not operation.mask_zero
+    kinds = (keras.layers.Embedding, keras.layers.ReversibleEmbedding)  # a subclass may look at more than the id
+    return type(operation) in kinds and not operation.mask_zero
+
+
+def _is_dropout(operation) -> bool:
+    """Whether each number is dropped by itself, not whole columns as by `SpatialDropout1D`, which is a `Dropout`."""
+    return type(operation) is keras.layers.Dropout and operation.noise_shape is None
 
 
 def _is_plain(call: Call, graph: Graph) -> bool:
@@ -258,13 +298,3 @@ def _is_plain(call: Call, graph: Graph) -> bool:
         and len(call.inputs) == 1
         and not any(graph.readers(place) for place in call.outputs[1:])
     )
-
-
-_networks: weakref.WeakKeyDictionary[keras.Model, Network] = weakref.WeakKeyDictionary()
-
-
-def network_of(model: keras.Model, has_source: bool = False, **options) -> Network:
-    """Returns a model's network (see `Network`), which is read once and kept as long as the model."""
-    if model not in _networks:
-        _networks[model] = Network(model, has_source, **options)
-    return _networks[model]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import keras
 import numpy as np
@@ -18,16 +17,16 @@ import tensorflow as tf
 from pipeline.data.tokenizer import SPECIAL_TOKENS, Tokenizer
 from pipeline.decoding import loop
 from pipeline.decoding.loop import Decoder
+from pipeline.layers.adaptive_softmax import AdaptiveSoftmax
+from pipeline.layers.micro_batches import Nested
 from pipeline.layers.one_hot import OneHot
 from pipeline.layers.recurrent_step import LARGEST_PROJECTED_VOCABULARY, cell_step
 from pipeline.models.graph import Call, Values
 from pipeline.models.network import Network, initial_places
 from pipeline.settings import RequestError
 
-CHECKED_ROWS, CHECKED_STEPS = 3, 2  # of the batch that `check` compares on
+CHECKED_ROWS, CHECKED_STEPS = 3, 17  # of the batch that `check` compares on
 TOLERANCE, HALF_TOLERANCE = 1e-3, 0.1  # how far it may differ, as a share of the largest number
-
-Nested = Any  # a nested structure (tf.nest) of tensors whose first dimension is B
 
 
 def decoder(network: Network) -> Decoder:
@@ -49,7 +48,14 @@ def decoder(network: Network) -> Decoder:
         return Steps(network).step
 
     # A product with a transposed matrix takes another path below 16 rows.
-    return Decoder(start, make_step, least_rows=16 if network.head and network.head.is_tied else 2)
+    return Decoder(start, make_step, least_rows=16 if any(map(_is_transposed, network.graph.calls)) else 2)
+
+
+def _is_transposed(call: Call) -> bool:
+    """Whether a call multiplies by a transposed matrix: an embedding's, which it is or is tied to."""
+    if isinstance(call.operation, AdaptiveSoftmax):
+        return call.operation.is_tied
+    return isinstance(call.operation, keras.layers.ReversibleEmbedding) and bool(call.argument("reverse"))
 
 
 class Steps:
@@ -189,18 +195,22 @@ def check(network: Network) -> None:
     """Compares a network over all steps with itself step by step, on a small batch, layer by layer.
 
     Raises:
-        RequestError: a layer's outputs differ; says which.
+        RequestError: a layer's outputs differ, and the message says which; or one calls `add_loss`.
     """
     size = _vocabulary_size(network) or len(SPECIAL_TOKENS) + 1
-    ids = np.arange(CHECKED_ROWS * CHECKED_STEPS, dtype=np.int32).reshape(CHECKED_ROWS, CHECKED_STEPS)
-    first = min(len(SPECIAL_TOKENS), size - 1)
-    token_ids = tf.constant(first + ids % (size - first))  # (B, T), no special ones
-    source = tf.constant(np.minimum(ids + 1, 1))  # unknown tokens: of a source's vocabulary nothing is known here
+    # Drawn: in ids that count up, those of a small vocabulary would come again after the same number of steps.
+    shape = (CHECKED_ROWS, CHECKED_STEPS)
+    ids = np.random.default_rng(1).integers(min(len(SPECIAL_TOKENS), size - 1), size, shape, np.int32)
+    token_ids = tf.constant(ids)  # (B, T), no special ones
+    source = tf.ones_like(token_ids)  # unknown tokens: of a source's vocabulary nothing is known here
     state = network.initial_state(CHECKED_ROWS)
     for call in network.body:
         if call.is_recurrent and initial_places(call) & network.stepped:
             raise _refusal(call, "starts from a state that depends on the tokens")
-    whole, _ = network.run((source, token_ids) if network.has_source else token_ids, state, fused=False)
+    inputs = (source, token_ids) if network.has_source else token_ids
+    if not all(_is_known(call.operation) for call in network.body):
+        _refuse_added_losses(network, inputs, state)
+    whole, _ = network.run(inputs, state, fused=False)
     steps = Steps(network, has_table=False)
     memory, carried = steps.memory_of(whole), steps.begin(state, whole)
     by_step = []
@@ -211,20 +221,32 @@ def check(network: Network) -> None:
         _compare(call, whole, by_step)
 
 
+def _is_known(operation) -> bool:
+    """Whether an operation is Keras' or this package's own: none of those calls `add_loss` by itself."""
+    return type(operation).__module__.startswith(("keras.", "pipeline.layers."))
+
+
+def _refuse_added_losses(network: Network, inputs, state: Nested) -> None:
+    """Refuses a network of which a layer calls `add_loss` in training."""
+    with keras.StatelessScope(collect_losses=True) as scope:  # seeds and statistics stay as they are
+        network.run(inputs, state, training=True, fused=False)
+    if scope.losses:
+        raise RequestError(
+            "A layer of the network calls `add_loss`, which training would not see: leave it out, or override `loss` "
+            "in the family and add it there."
+        )
+
+
 def _compare(call: Call, whole: Values, by_step: list[Values]) -> None:
     """Refuses a call whose first output differs."""
     place = call.outputs[0]
-    expected = np.asarray(tf.cast(whole[place], tf.float32))
-    found = [np.asarray(tf.cast(values[place], tf.float32)) for values in by_step]
-    shapes_fit = expected.ndim >= 2 and all(
-        each.shape == (*expected.shape[:1], 1, *expected.shape[2:]) for each in found
-    )
-    if not shapes_fit or expected.shape[1] != len(found):
-        raise _refusal(call, f"returns {expected.shape} for {len(found)} steps and {found[0].shape} for one")
+    steps = [values[place] for values in by_step]
+    shape, shapes = tuple(whole[place].shape), {tuple(step.shape) for step in steps}
+    if shapes != {(*shape[:1], 1, *shape[2:])} or shape[1:2] != (len(steps),):
+        raise _refusal(call, f"returns {shape} for {len(steps)} steps and {tuple(steps[0].shape)} for one")
+    expected, found = (tf.cast(each, tf.float32).numpy() for each in (whole[place], tf.concat(steps, axis=1)))
     tolerance = TOLERANCE if whole[place].dtype.size >= 4 else HALF_TOLERANCE
-    if not np.allclose(
-        np.concatenate(found, axis=1), expected, rtol=0, atol=tolerance * max(1.0, np.abs(expected).max())
-    ):
+    if not np.allclose(found, expected, rtol=0, atol=tolerance * max(1.0, np.abs(expected).max())):
         raise _refusal(call, "computes something else from one step than from all of them")
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pipeline.data import corpus as corpora
 from pipeline.data.corpus import Corpus
 from pipeline.data.token_cache import prepare, write_split
-from pipeline.models.contract import HeldOut
+from pipeline.models.contract import Family, HeldOut
+from pipeline.models.pair_family import PairFamily
 from pipeline.run import Run
 from pipeline.serving.generation import check_search, generate
-from pipeline.settings import RequestError
+from pipeline.settings import RequestError, nearest
+
+SPLITS = ("test", "validation")  # of a run's own text, those that it was not trained on
 
 
 def evaluate(
@@ -24,6 +28,7 @@ def evaluate(
     cache: str | os.PathLike = "data/cache",
     split: str = "test",
     target_files: Sequence[str] = (),
+    encoding: str | None = None,
     **options,
 ) -> dict[str, Any]:
     """Measures a run on held-out text.
@@ -33,6 +38,7 @@ def evaluate(
         files, target_files: text to measure on instead of the run's own, read with the run's corpus settings.
         cache: where the tokenized text is kept.
         split: which of the run's own texts, "test" or "validation".
+        encoding: of `files` and `target_files`; None: as the run's own text is read.
         options: those of the family's own `evaluate`: samples on running text; beam_width, length_penalty, examples and
             resamples on pairs. An option that is off (0, "", ()) may always be given.
 
@@ -44,6 +50,8 @@ def evaluate(
         RequestError: a file cannot be read, the corpus is not the one of training, nothing of it is set apart, or an
             option does not suit the run.
     """
+    if split not in SPLITS:
+        raise RequestError(f"split={split!r} is not allowed: {nearest(split, SPLITS)}.")
     options = _own_options(run, options)
     if target_files and not run.family.has_source:
         raise RequestError(
@@ -54,18 +62,19 @@ def evaluate(
     check_search(options.get("beam_width", 0), options.get("length_penalty", 1.0))
     with tempfile.TemporaryDirectory() as folder:
         name, held_out = _open(
-            run, files, target_files, cache, split, folder, needs_training=bool(options.get("samples"))
+            run, files, target_files, encoding, cache, split, folder, needs_training=bool(options.get("samples"))
         )
-        if not held_out.tokens.tokens:
-            raise RequestError(f"{run.config.name} has neither test nor validation text: name files to score.")
         measured = run.family.evaluate(run, held_out, functools.partial(generate, run), **options)
     return {"run": run.config.name, "split": name, **measured}
 
 
 def _own_options(run: Run, options: dict[str, Any]) -> dict[str, Any]:
     """Returns the options that the run's family takes; others are refused, unless they are off."""
-    allowed = set(inspect.signature(run.family.evaluate).parameters) - {"run", "held_out", "generate"}
+    allowed, known = (_options_of(function) for function in (run.family.evaluate, Family.evaluate))
+    known |= _options_of(PairFamily.evaluate) | allowed
     for name, value in options.items():
+        if name not in known:
+            raise RequestError(f"Unknown option {name}={value}: {nearest(name, allowed)}.")
         if value and name not in allowed:
             kind = "pairs" if not run.family.has_source else "running text"
             raise RequestError(
@@ -75,15 +84,28 @@ def _own_options(run: Run, options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name in allowed}
 
 
-def _open(run: Run, files, target_files, cache, split: str, folder: str, needs_training: bool) -> tuple[str, HeldOut]:
+def _options_of(evaluate: Callable) -> set[str]:
+    """Returns the options that a family's `evaluate` takes."""
+    return set(inspect.signature(evaluate).parameters) - {"self", "run", "held_out", "generate"}
+
+
+def _open(
+    run: Run, files, target_files, encoding: str | None, cache, split: str, folder: str, needs_training: bool
+) -> tuple[str, HeldOut]:
     """Returns which text it is, and the text: some files, or the run's own."""
     own = _own_corpus(run) if needs_training or not files else None
     splits = prepare(own, run.config.corpus, run.tokenizer, run.digest, cache, run.source_tokenizer) if own else {}
     if files:
-        examples = corpora.read_split(run.config.corpus, files, target_files, has_source=run.family.has_source)
+        config = run.config.corpus
+        config = dataclasses.replace(config, encoding=config.encoding if encoding is None else encoding)
+        examples = corpora.read_split(config, files, target_files, has_source=run.family.has_source)
         tokens = write_split(examples, run.tokenizer, run.source_tokenizer, folder)
         return "files", HeldOut(examples, tokens, splits.get("training"))
     name = "test" if split == "test" and splits["test"].tokens else "validation"
+    if not splits[name].tokens and splits["test"].tokens:
+        raise RequestError(f"{run.config.name} has no validation text: choose split=test, or name files to score.")
+    if not splits[name].tokens:
+        raise RequestError(f"{run.config.name} has neither test nor validation text: name files to score.")
     return name, HeldOut(getattr(own, name), splits[name], splits["training"])
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -23,7 +26,7 @@ def export(run: Run, version: int | None = None, max_new_tokens: int | None = No
     folder `export` and picks the highest version.
 
     Args:
-        run: what `training.train` or `run.load` returned.
+        run: what `pipeline.train` or `pipeline.load` returned.
         version: its number; None: one more than the highest there is.
         max_new_tokens: the most new tokens that a request may ask for; None: 1,000, or what the run itself asks for.
 
@@ -39,11 +42,21 @@ def export(run: Run, version: int | None = None, max_new_tokens: int | None = No
         )
     # 1. Choose a free version.  2. Write to a temporary folder.  3. Rename it: a version that exists is complete.
     parent = run.folder / "export"
-    target = parent / str(_version(parent, version))
-    remove_leftovers(parent)
-    with atomic_write(target) as temporary:
-        _write(run, temporary, max_new_tokens)
+    with _locked(parent):
+        target = parent / str(_version(parent, version))
+        remove_leftovers(parent)
+        with atomic_write(target) as temporary:
+            _write(run, temporary, max_new_tokens)
     return target
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Waits until no other process exports to a folder, and holds its lock; the system releases it however we end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _write(run: Run, folder: Path, max_new_tokens: int | None) -> None:

@@ -294,15 +294,14 @@ def _of_run(run: Run) -> Texts:
         functions = run.text_functions(run.model)
         functions.limit = MOST_NEW_TOKENS
         signatures = functions.signatures()
-        compiled = {name: _compiled(function, inputs) for name, (function, inputs) in signatures.items()}
+        compiled = {name: _by_name(*signature) for name, signature in signatures.items()}
         names = {name: frozenset(spec.name for spec in inputs) for name, (_, inputs) in signatures.items()}
         run.compiled["texts"] = _texts(own_settings(functions), compiled, names, f"the run {run.folder}")
     return run.compiled["texts"]
 
 
-def _compiled(function: Callable[..., Outputs], inputs: list[tf.TensorSpec]) -> Callable[..., Outputs]:
-    """Returns a signature as a graph that is called by the names of its inputs, like an export's."""
-    graph = tf.function(function, input_signature=inputs, autograph=False)
+def _by_name(graph: Callable[..., Outputs], inputs: list[tf.TensorSpec]) -> Callable[..., Outputs]:
+    """Returns a graph that is called by the names of its inputs, like an export's."""
     return lambda **values: graph(*(values[spec.name] for spec in inputs))
 
 

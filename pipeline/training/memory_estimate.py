@@ -27,6 +27,7 @@ from pipeline.models.model_config import ModelConfig
 from pipeline.run_config import RunConfig
 from pipeline.settings import RequestError
 from pipeline.training.optimizers import build_optimizer
+from pipeline.training.train_step import kept_variables
 
 GB = 10**9
 FLOAT, IDS = 4, 12  # bytes of a float32; of a token's input, target and weight
@@ -58,7 +59,7 @@ def estimate(config: RunConfig, sizes: Sizes, machines: int = 1) -> MemoryEstima
     (44, 90)
     """
     dataset, model = config.dataset, config.model
-    steps = dataset.sequence_length if _has_full_rows(config) else 1
+    steps = dataset.sequence_length if has_full_rows(config) else 1
     tokens = dataset.batch_size * steps
     # Each layer's input is needed again for the gradient of its kernel, when the logits are there already.
     numbers = tokens * model.features_per_token()
@@ -75,9 +76,7 @@ def weight_bytes(model_config: ModelConfig, training_config: TrainingConfig, siz
     with tf.Graph().as_default():  # where a variable is a description of one
         model = own.build_model(sizes, training_config.precision)
         updates = own.updates(model, training_config, functools.partial(build_optimizer, training_config))
-        optimizers = {id(update.optimizer): update.optimizer for phase in updates.values() for update in phase}
-        kept = [*model.variables, *(v for optimizer in optimizers.values() for v in optimizer.variables)]
-        numbers = sum(math.prod(variable.shape) for variable in kept)
+        numbers = sum(math.prod(variable.shape) for variable in kept_variables(model, updates))
         if training_config.clip_norm:  # then no gradient is released before the last is known
             # An embedding's gradient may have rows for the batch's tokens alone.
             layers = layers_of(model)
@@ -112,6 +111,8 @@ def refuse_beyond_memory(config: RunConfig, sizes: Sizes, machines: int = 1) -> 
 
 def _advice_on_weights(config: RunConfig, vocabulary_size: int) -> str:
     sizes = {f"model.{name}": size for name, size in config.model.widths().items()}
+    if not sizes:
+        return f"Set a smaller model, or tokenizer.max_vocabulary_size (the vocabulary has {vocabulary_size:,} tokens)."
     largest = max(sizes, key=sizes.get)
     if vocabulary_size > sizes[largest]:
         return (
@@ -124,7 +125,7 @@ def _advice_on_weights(config: RunConfig, vocabulary_size: int) -> str:
 def _advice_on_batch(config: RunConfig, vocabulary_size: int) -> str:
     dataset = config.dataset
     sizes = {"dataset.batch_size": dataset.batch_size}
-    if _has_full_rows(config):
+    if has_full_rows(config):
         sizes["dataset.sequence_length"] = dataset.sequence_length
     grows = ", ".join(f"{name}={value}" for name, value in sizes.items())
     largest = max(sizes, key=sizes.get)
@@ -132,7 +133,7 @@ def _advice_on_batch(config: RunConfig, vocabulary_size: int) -> str:
     return f"A batch grows with {grows} and the vocabulary of {vocabulary_size:,}: set a smaller {largest}{other}."
 
 
-def _has_full_rows(config: RunConfig) -> bool:
+def has_full_rows(config: RunConfig) -> bool:
     """Whether every row of a batch has all steps; those of sentences and pairs are as long as their texts."""
     return config.dataset.batches in ("streams", "windows")
 

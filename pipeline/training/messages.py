@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import sys
 
+import numpy as np
 from tqdm import tqdm
 
 from pipeline.config import TrainingConfig
 from pipeline.data.corpus import Corpus
 from pipeline.data.token_cache import TokenSplit
+from pipeline.decoding.signatures import FREE_TOKENS
 from pipeline.run import Run
 from pipeline.run_config import RunConfig
 from pipeline.settings import shortened
@@ -49,6 +52,34 @@ def left_out(too_long: int, config: RunConfig) -> str:
     return f"{too_long:,} {what} {dataset.sequence_length} tokens are left out of training; larger {allowed} them in."
 
 
+def unreachable(split: TokenSplit, config: RunConfig) -> str:
+    """Says how many targets are longer than `sampling.max_length_ratio` lets an output become; "" if none is."""
+    ratio = config.sampling.max_length_ratio
+    if split.source is None or not ratio:
+        return ""
+    targets, sources = (np.diff(file.bounds) - 1 for file in (split.target, split.source))  # without the end tokens
+    allowed = np.minimum(np.ceil(sources * ratio) + FREE_TOKENS, config.sampling.max_new_tokens)
+    count = int(np.count_nonzero(targets > allowed))
+    if not count:
+        return ""
+    needed = float(np.max((targets - FREE_TOKENS) / np.maximum(sources, 1)))
+    return (
+        f"{count:,} of {len(targets):,} training targets ({count / len(targets):.1%}) are longer than an output may "
+        f"become (sampling.max_length_ratio={ratio:g} new tokens for each of the source's, {FREE_TOKENS} more, at most "
+        f"sampling.max_new_tokens={config.sampling.max_new_tokens}). sampling.max_length_ratio={math.ceil(needed)} and "
+        f"sampling.max_new_tokens={int(targets.max()) + 1} reach them all, and may be set at any time."
+    )
+
+
+def stopped_early(epochs_without_improvement: int, config: RunConfig) -> str:
+    """Says that patience ended the training, and how to go on."""
+    return (
+        f"Stopped: {epochs_without_improvement} epochs without a better validation loss (training.patience="
+        f"{config.training.patience}). The best weights are kept; the same command with training.patience=0, or "
+        "a larger one, goes on."
+    )
+
+
 def outlook(config: RunConfig, steps_per_epoch: int) -> str:
     """Says how long the training will be, and what to do when that is too short to learn much."""
     epochs = config.training.epochs
@@ -58,8 +89,8 @@ def outlook(config: RunConfig, steps_per_epoch: int) -> str:
         text += f" A target costs {length} steps of the network; a target at every step would cost one."
     if epochs * steps_per_epoch < FEW_STEPS:
         text += (
-            f" That is little: the model will hardly have learnt anything. With more text, with training.epochs="
-            f"{-(-FEW_STEPS // steps_per_epoch)} or a smaller dataset.batch_size, it learns more."
+            f" That is too few steps to learn much. Use more text, training.epochs={-(-FEW_STEPS // steps_per_epoch)}, "
+            "or a smaller dataset.batch_size."
         )
     return text
 

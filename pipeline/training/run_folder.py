@@ -12,6 +12,7 @@ from pipeline import run as runs
 from pipeline.data.cleaning import Cleaning
 from pipeline.data.corpus import Corpus
 from pipeline.data.tokenizer import build_tokenizers
+from pipeline.notices import say
 from pipeline.run import Run, write_json
 from pipeline.run_config import RunConfig
 from pipeline.settings import RequestError, difference, keep_earlier, to_json
@@ -38,7 +39,13 @@ MAY_CHANGE = (
 
 def as_begun(folder: Path, config: RunConfig) -> RunConfig:
     """Returns the configuration with the folder's own value of each setting whose default has changed since."""
-    return keep_earlier(runs.load(folder).config, config) if _has_begun(folder) else config
+    if not _has_begun(folder):
+        return config
+    kept = keep_earlier(runs.load(folder).config, config)
+    changes = [line.replace(" → ", " instead of ") for line in difference(kept, config)]
+    if changes:
+        say(f"The run goes on as it began: {'; '.join(changes)}.")
+    return kept
 
 
 def _has_begun(folder: Path) -> bool:

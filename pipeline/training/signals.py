@@ -8,16 +8,22 @@ from collections.abc import Callable, Iterator
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal has stopped training; no handler of errors may take it for one.
+    """A signal has stopped training. A KeyboardInterrupt, so that `except Exception` does not catch it.
 
     Args:
         signal_number: of SIGINT or SIGTERM.
         step: after which a checkpoint was written; None: outside of the loop, where none was needed.
+        is_complete: whether it was the last step, and all that follows it was written.
     """
 
-    def __init__(self, signal_number: int, step: int | None = None):
-        where = "" if step is None else f" at step {step:,}"
-        super().__init__(f"Stopped{where}. The same command resumes from there.")
+    def __init__(self, signal_number: int, step: int | None = None, is_complete: bool = False):
+        if step is None:
+            where = ". The same command resumes from the last checkpoint, or from the beginning if there is none."
+        elif is_complete:
+            where = f" at step {step:,}, the last one: training is complete."
+        else:
+            where = f" at step {step:,}. The same command resumes from there."
+        super().__init__(f"Stopped{where}")
         self.exit_status = 128 + signal_number
 
 

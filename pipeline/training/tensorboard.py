@@ -79,13 +79,14 @@ class Log:
         self.scalars(step, {f"validation/{names.get(k, k)}": v for k, v in shown.items() if k not in left_out})
         for tag, value in run.family.summaries(run, *self._float32_copy(run, model), self.shown):
             _write(tag, value, step)
-        # Document 004 has no embedding; for pairs it is the target's.
-        for layer in model.layers:
-            if isinstance(layer, keras.layers.Embedding):
-                write_projector(self.folder, layer, run.tokenizer.vocabulary)
+        network = run.family.network(model)
+        for call in network.graph.readers(network.tokens):  # of pairs, those of the target
+            if isinstance(call.operation, keras.layers.Embedding):
+                write_projector(self.folder, call.operation, run.tokenizer.vocabulary)
+                break
 
     def _float32_copy(self, run: Run, model: keras.Model) -> tuple[keras.Model, TextFunctions]:
-        """A copy in float32 with the weights of now, and its functions, as in an export; compiled once."""
+        """A copy in float32 with the current weights, and its functions, as in an export; compiled once."""
         if self._copy is None:
             copy = run.new_model()
             functions = run.text_functions(copy)
@@ -146,7 +147,18 @@ def write_projector(folder: Path, embedding: keras.layers.Embedding, vocabulary:
     (folder / "checkpoint").write_text('model_checkpoint_path: "embedding"\n')
     with open(folder / "labels.tsv", "w", encoding="utf-8", newline="") as file:
         for token in vocabulary[:size]:
-            file.write(repr(token)[1:-1] + "\n")  # a line end or a tab inside a label would shift all that follow
+            file.write(_label(token) + "\n")
     config = projector.ProjectorConfig()
     config.embeddings.add(tensor_name="embedding/.ATTRIBUTES/VARIABLE_VALUE", metadata_path="labels.tsv")
     projector.visualize_embeddings(str(folder), config)
+
+
+def _label(token: str) -> str:
+    """Returns a token as a label: one line that is not blank, or the projector would shift all labels that follow it.
+
+    >>> _label("the"), _label("\\n"), _label(" ")
+    ('the', '\\\\n', "' '")
+    """
+    quoted = repr(token)
+    label = quoted[1:-1]
+    return label if label and label.strip() == label else quoted

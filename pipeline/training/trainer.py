@@ -34,16 +34,17 @@ from pipeline.layers.fast_paths import fast_paths
 from pipeline.notices import say
 from pipeline.run import Run, write_json
 from pipeline.run_config import RunConfig
+from pipeline.settings import RequestError, nearest
 from pipeline.training import messages, tensorboard
 from pipeline.training.checkpoints import Checkpoints, TrainingError
 from pipeline.training.devices import Devices, open_devices
-from pipeline.training.memory_estimate import refuse_beyond_memory
+from pipeline.training.memory_estimate import has_full_rows, refuse_beyond_memory
 from pipeline.training.optimizers import build_optimizer
 from pipeline.training.progress import Clock, Progress
 from pipeline.training.run_folder import as_begun, locked, open_or_create
 from pipeline.training.schedules import learning_rate
 from pipeline.training.signals import Interrupted, handled_by, stop_at_once
-from pipeline.training.train_step import make_step
+from pipeline.training.train_step import kept_variables, make_step
 
 STEPS_PER_LOG = 20
 
@@ -94,6 +95,8 @@ def _train(config: RunConfig, directory: Path, cache, callbacks) -> Run:
                 f"{corpus.training.left_out:,} training pairs are left out: their source is in the validation or the "
                 "test text."
             )
+        if notice := messages.unreachable(splits["training"], config):
+            say(notice)
         shown = tensorboard.shown_examples(corpus.validation) if run.family.has_source else ()
         trainer = Trainer(run, splits["training"], splits["validation"], callbacks, shown, devices)
         trainer.restore()
@@ -134,7 +137,10 @@ class Trainer:
         self.state = self.zeros = self.devices.share_out(zeros)
         self.model.stop_training = False  # callbacks may set it, as under `fit`
         self.progress = Progress()
-        self.steps = {phase: make_step(updates, settings, self.devices) for phase, updates in self.updates.items()}
+        vary = not has_full_rows(run.config)
+        self.steps = {
+            phase: make_step(updates, settings, self.devices, vary) for phase, updates in self.updates.items()
+        }
         self.score = score_function(functools.partial(self.family.loss, self.model))
         self.callbacks = keras.callbacks.CallbackList(
             list(callbacks), model=self.model, verbose=0, epochs=settings.epochs, steps=self.batches.steps
@@ -147,10 +153,7 @@ class Trainer:
         """Everything that a step changes: weights, dropout seeds, optimizers, loss scale, recurrent state."""
         state = tf.nest.flatten(self.devices.gather(self.state))
         self.state_variables = [tf.Variable(value, trainable=False) for value in state]
-        updates = [update for phase in self.updates.values() for update in phase]
-        optimizers = {id(update.optimizer): update.optimizer for update in updates}.values()
-        kept = [*self.model.variables, *(v for optimizer in optimizers for v in optimizer.variables)]
-        return [variable.value for variable in kept] + self.state_variables
+        return [variable.value for variable in kept_variables(self.model, self.updates)] + self.state_variables
 
     def restore(self) -> None:
         """Goes back to the latest complete checkpoint, if there is one."""
@@ -183,7 +186,7 @@ class Trainer:
         logs = self.run.folder / "logs" if self.devices.is_chief else None
         if logs:
             tensorboard.forget(logs, self.progress.step)
-        self.signal: list[int] = []
+        self.received_signals: list[int] = []
         try:
             with tensorboard.Log(logs, self.shown) as self.log, handled_by(self._take_signal):
                 self.callbacks.on_train_begin()
@@ -191,9 +194,13 @@ class Trainer:
                     self.callbacks.on_epoch_begin(self.progress.epoch)
                     self._run_steps()
                     self._end_epoch()
-                    if self.devices.any(bool(self.signal)) and not self._is_finished():
+                    if self.devices.any(bool(self.received_signals)) and not self._is_finished():
                         raise self._interrupted()
                 self.callbacks.on_train_end()
+                if self._is_exhausted():
+                    say(messages.stopped_early(self.progress.epochs_without_improvement, self.config))
+                if self.devices.any(bool(self.received_signals)):
+                    raise self._interrupted(is_complete=True)
         except BrokenPipeError:  # the reader of our output is gone
             raise
         except (OSError, tf.errors.OpError) as error:  # a full disk, above all
@@ -206,19 +213,23 @@ class Trainer:
 
     def _take_signal(self, number: int, frame) -> None:
         """Remembers a signal, so that the current step can be finished and written down."""
-        if self.signal:  # a second one asks not to wait
+        if self.received_signals:  # a second one asks not to wait
             raise Interrupted(number)
-        self.signal.append(number)
+        self.received_signals.append(number)
 
-    def _interrupted(self) -> Interrupted:
-        return Interrupted(next(iter(self.signal), signal.SIGTERM), self.progress.step)
+    def _interrupted(self, is_complete: bool = False) -> Interrupted:
+        return Interrupted(next(iter(self.received_signals), signal.SIGTERM), self.progress.step, is_complete)
 
     def _is_finished(self) -> bool:
         """Whether all epochs are done, patience is exhausted, or a callback has stopped the training."""
-        settings = self.config.training
         stopped = self.devices.any(bool(self.model.stop_training))
-        exhausted = settings.patience and self.progress.epochs_without_improvement >= settings.patience
-        return bool(self.progress.epoch >= settings.epochs or exhausted or stopped)
+        return bool(self.progress.epoch >= self.config.training.epochs or self._is_exhausted() or stopped)
+
+    def _is_exhausted(self) -> bool:
+        """Whether patience ends the training before its last epoch."""
+        settings = self.config.training
+        worse = self.progress.epochs_without_improvement
+        return bool(settings.patience and worse >= settings.patience and self.progress.epoch < settings.epochs)
 
     def _run_steps(self) -> None:
         """The steps of one epoch from where it stands: batch → step → now and then a log, a checkpoint."""
@@ -235,7 +246,7 @@ class Trainer:
                 # After the last step the epoch's end writes everything. Machines ask each other now and then only.
                 if not last and (logging or self.devices.machines == 1):
                     due = time.monotonic() - self.checkpoints.written >= settings.checkpoint_seconds
-                    leaving = self.devices.any(bool(self.signal))
+                    leaving = self.devices.any(bool(self.received_signals))
                     saving = self.devices.any(due) or leaving
                 if logging or saving:
                     self._log(pending, clock, bar)
@@ -309,7 +320,10 @@ class Trainer:
             )
 
     def _end_epoch(self) -> None:
-        """Validation, weights, history, samples, checkpoint: in this order, each repeated alike if it is cut short."""
+        """Validation, weights, history, samples, checkpoint.
+
+        In this order; if the process is killed in between, a resumed run repeats them with the same results.
+        """
         progress = self.progress
         tokens = progress.sums["tokens"]
         row = {
@@ -321,8 +335,9 @@ class Trainer:
             "tokens_per_second": tokens / max(progress.seconds, 1e-9),
         }
         row |= {f"validation_{name}": value for name, value in self._validate().items()}
-        criterion = row.get(self.family.criterion, row["loss"])
-        self._require_finite(criterion)  # the epoch's last step may have been the one too many
+        criterion = self._criterion(row)
+        # The loss was checked before the last update, which may have made the weights infinite.
+        self._require_finite(criterion)
         is_best = progress.finish_epoch(row, criterion)
         if self.devices.is_chief:
             self._write_epoch(is_best)
@@ -331,6 +346,16 @@ class Trainer:
         progress.next_epoch()
         self.save()
         say(messages.summary(row, is_best, self.config.training))
+
+    def _criterion(self, row: dict[str, float]) -> float:
+        """The number that "best" and patience look at; without validation text the training loss."""
+        name = self.family.criterion
+        if name not in row and self.validation.tokens:
+            raise RequestError(
+                f"The criterion {name!r} of model.family={self.config.model.family} is no column of the history: "
+                f"{nearest(name, row)}."
+            )
+        return row.get(name, row["loss"])
 
     def _write_epoch(self, is_best: bool) -> None:
         folder = self.run.folder

@@ -15,7 +15,7 @@ from pipeline.config import SamplingConfig, sampling_parameters
 from pipeline.models.families import FAMILIES
 from pipeline.run_config import RunConfig
 from pipeline.settings import to_json
-from tests.conftest import one_line
+from tests.conftest import one_line, refusal
 
 # === Options and words in any order ===
 
@@ -69,6 +69,20 @@ def test_the_user_s_files_replace_the_corpus_and_name_the_run():
     assert config.corpus.validation_files == ("v.txt",) and config.corpus.encoding == "cp1252"
     assert config.name == "kjv-words-book" and config.sampling.prompts == ("",)
     assert configured("shakespeare-characters --data a.txt").sampling.prompts == ("ROMEO:", "")
+
+
+def test_a_preset_for_files_takes_a_packaged_text_as_well():
+    assert configured("translate corpus.source=hsk-translate").corpus.source == "hsk-translate"
+    assert configured("shakespeare-characters corpus.source=asv").corpus.source == "asv"
+    assert configured("kjv-words corpus.source=files corpus.files=a.txt").corpus.files == ("a.txt",)
+    for words in ("translate", "translate corpus.files=", "kjv-words corpus.source=files"):
+        assert refusal(configured, words).endswith("needs a text of yours: add --data FILE.")
+    message = refusal(configured, "translate corpus.source=hsk-translate --encoding cp1252")
+    assert message == "--encoding goes with --data: a packaged text has its own encoding."
+
+
+def test_the_help_says_what_encoding_is_looked_for():
+    assert "(default: auto, which" in " ".join(main.build_parser("train").format_help().split())
 
 
 def test_targets_are_read_beside_the_sources():

@@ -55,3 +55,29 @@ def test_the_checksum_is_of_the_bytes_of_source_and_target(tmp_path):
     assert load_pairs(dataclasses.replace(config, unicode_form="NFD")).checksum == before
     write(target, "1\n2\n4\n")
     assert load_pairs(config).checksum != before
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"separator": "***", "documents": "line"}, ["corpus.separator=***", "corpus.documents=line", "leave one"]),
+        ({"separator": "  "}, ["only white space", "documents=blank"]),
+        ({"blank_lines": True}, ["corpus.blank_lines=True", "corpus.documents=line"]),
+        ({"blank_lines": True, "documents": "blank"}, ["corpus.blank_lines=True", "corpus.documents=blank"]),
+        ({"source": "hsk", "files": (), "documents": "blank"}, ["corpus.documents=blank", "corpus.source=hsk"]),
+    ],
+)
+def test_settings_of_documents_that_exclude_each_other_are_refused(tmp_path, settings, words):
+    path = write(tmp_path / "a.txt", "one\n\ntwo\n")
+    message = refusal(corpus.load, dataclasses.replace(of_files(path), **settings))
+    assert [word for word in words if word not in message] == [], message
+    if "source" not in settings:
+        assert message == refusal(corpus.read_split, dataclasses.replace(of_files(), **settings), [str(path)])
+
+
+def test_pairs_and_tables_have_no_documents_but_their_rows(tmp_path):
+    for settings in ({"separator": "***"}, {"documents": "blank"}):
+        message = refusal(load_pairs, of_files(write(tmp_path / "a.tsv", "a\tb\n"), **settings))
+        assert "running text, and pairs have documents already" in message
+        message = refusal(corpus.load, of_files(write(tmp_path / "a.csv", "text\nb\n"), **settings))
+        assert "a.csv is a table" in message

@@ -107,10 +107,11 @@ def test_what_the_clean_up_changes_is_counted_before_it(inspect):
     assert figures["cleaning"] == {
         "not_normalized": 2 + 1,  # e with its accent, the Ångström sign; there is no q with an accent to turn into
         "carriage_returns": 3,
-        "control_characters": 2,
+        "separators": 1,
+        "control_characters": 1,
         "replacement_characters": 1,
     }
-    assert figures["characters"] == len("Café\nq\u0301a\nb\ufffdÅ\tend\n")
+    assert figures["characters"] == len("Café\nq\u0301a\nb\n\ufffdÅ\tend\n")
 
 
 def test_a_normal_form_is_counted_as_asked(inspect):

@@ -24,6 +24,20 @@ def test_the_report_says_the_numbers(inspect):
     assert all(line == line.rstrip() for line in text.splitlines())
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "2 separators (form feeds, vertical tabs, U+2028 and the like) will become line ends"),
+        ({"separators": "delete"}, "will be taken out: corpus.separators=convert"),
+        ({"control_characters": True}, "stay."),
+    ],
+)
+def test_what_becomes_of_separators_is_said(inspect, settings, words):
+    figures = inspect("one\x0cpage\u2028more\n", **settings)
+    assert figures["cleaning"]["separators"] == 2
+    assert any(words in hint for hint in inspection_report.hints(figures) if "separators" in hint)
+
+
 def test_columns_are_aligned(inspect):
     table = inspection_report._levels_table(inspect("a b c\n" * 500))
     assert len({len(line) for line in table[:4]}) == 1

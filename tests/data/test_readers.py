@@ -8,13 +8,14 @@ import unicodedata
 import pytest
 
 from pipeline.config import CorpusConfig
-from pipeline.data import corpus, encodings, readers
+from pipeline.data import corpus, encodings
 from pipeline.data.examples import Example
 from tests.conftest import refusal
 from tests.data.corpora import NOTHING_APART, load_pairs, of_files, pairs, read_pairs, read_texts, table, write
 
 STORY = "One café\r\ntwo 漢字 words\n\n  \nthree\rfour e\u0301 five 😀 end"
-LINES = ["One café", "two 漢字 words", "", "  ", "three", "four é five 😀 end"]
+LINES = ["One café", "two 漢字 words", "", "  ", "three four é five 😀 end"]  # a lone "\\r" ends no line beside "\\n"
+WHOLE = "One café\ntwo 漢字 words\n\n  \nthree\nfour é five 😀 end"
 ROWS = [("One café", "Ein Café"), ("two 漢字", "zwei 漢字"), ("three", "drei, und 3"), ("four e\u0301", "vier")]
 CLEAN = [tuple(unicodedata.normalize("NFC", text) for text in row) for row in ROWS]
 
@@ -28,15 +29,15 @@ def test_files_read_alike_whatever_the_chunk_and_the_encoding(tmp_path, small_ch
     small_chunks(chunk_bytes)
     path = write(tmp_path / "story.txt", STORY.encode(encoding))
     name = encoding if encoding == "gb18030" else "utf-8"  # a byte-order mark wins over the configuration
-    assert read_texts(path, encoding=name) == ["\n".join(LINES)]
+    assert read_texts(path, encoding=name) == [WHOLE]
     assert read_texts(path, encoding=name, documents="line") == [line for line in LINES if line.strip()]
     assert read_texts(path, encoding=name, documents="line", blank_lines=True) == LINES
 
 
 def test_big_endian_utf_16_and_utf_16_by_name(tmp_path):
     path = tmp_path / "story.txt"
-    assert read_texts(write(path, b"\xfe\xff" + STORY.encode("utf-16-be"))) == ["\n".join(LINES)]
-    assert read_texts(write(path, STORY.encode("utf-16-le")), encoding="utf-16-le") == ["\n".join(LINES)]
+    assert read_texts(write(path, b"\xfe\xff" + STORY.encode("utf-16-be"))) == [WHOLE]
+    assert read_texts(write(path, STORY.encode("utf-16-le")), encoding="utf-16-le") == [WHOLE]
 
 
 def test_pieces_are_short_and_cut_at_line_ends_then_spaces_then_anywhere(small_chunks, tmp_path):
@@ -46,6 +47,21 @@ def test_pieces_are_short_and_cut_at_line_ends_then_spaces_then_anywhere(small_c
     assert [piece.target for piece in pieces] == ["a bcdef\n", "ghijkl", " mnopqrstu", "vwxyz"]
     assert [piece.ends for piece in pieces] == [False, False, False, True]
     assert read_texts(path, documents="line") == ["a bcdef", "ghijkl mnopqrstuvwxyz"]
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 4, 7, 1 << 20])
+def test_documents_between_blank_lines_or_separators(tmp_path, small_chunks, chunk_bytes):
+    small_chunks(chunk_bytes, piece_characters=10)
+    long = "a line that is longer than a piece is, *** and on it goes"
+    poems = f"\n \t\n one\n  two\n\n\n{long}\nthree\r\n\r\n four \n\n"
+    path = write(tmp_path / "poems.txt", poems)
+    assert read_texts(path, documents="blank") == [" one\n  two", f"{long}\nthree", " four "]
+    stories = f"***\n\n one\n\n \n{long}\n\n *** \n***\n\ntwo ***\n***two\n\n\n***"
+    path = write(tmp_path / "stories.txt", stories)
+    assert read_texts(path, separator="***") == [f" one\n\n \n{long}", "two ***\n***two"]
+    spaces = " " * 25
+    path = write(tmp_path / "spaces.txt", f"one{spaces}\n***{spaces}***\n *** \ntwo")
+    assert read_texts(path, separator="***") == [f"one{spaces}\n***{spaces}***", "two"]
 
 
 def test_only_a_line_feed_ends_a_line(tmp_path):
@@ -69,9 +85,9 @@ def test_json_rows_hold_strings_or_lists_of_strings(tmp_path, small_chunks):
     ]
     content = "\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n"
     path = write(tmp_path / "poems.jsonl", content)
-    expected = ["床前明月光，\n疑是地上霜。", "café\n\u2028"]
+    expected = ["床前明月光，\n疑是地上霜。", "café\n\n"]
     assert read_texts(path, field="paragraphs") == expected
-    assert read_texts(path, field="paragraphs", blank_lines=True) == [*expected, ""]
+    assert read_texts(path, field="paragraphs", documents="line", blank_lines=True) == [expected[0], "café\n ", ""]
 
 
 def test_tables_hold_quotes_line_ends_and_very_long_fields(tmp_path, small_chunks):
@@ -104,8 +120,14 @@ def test_folders_and_globs_are_sorted_and_leave_out_what_is_not_text(tmp_path):
         ("a.csv", b"\n", {}, ["a.csv", "no text"]),
         ("a.txt", b" \n\n", {"documents": "line", "blank_lines": True}, ["no text"]),
         ("a.txt", b"PK\x03\x04\0\0", {}, ["looks binary"]),
-        ("a.txt", b"good caf\xe9 bad", {}, ["a.txt", "byte 8", "corpus.encoding", "errors=replace"]),
-        ("a.txt", b"cut \xe6\xbc", {}, ["byte 4"]),
+        (
+            "a.txt",
+            b"good caf\xe9 bad",
+            {"encoding": "utf-8"},
+            ["a.txt", "byte 8", "--encoding auto", "corpus.encoding", "errors=replace"],
+        ),
+        ("a.txt", b"cut \xe6\xbc", {"encoding": "utf-8"}, ["byte 4"]),
+        ("a.txt", b"cut \xe6\xbc", {}, ["byte 0xE6 at 4", "not clear", "--encoding big5 reads 'cut \u778d'"]),
         ("a.txt", b"text", {"encoding": "utf-9"}, ["utf-9", "Allowed"]),
         ("a.txt", b"text", {"encoding": "base64"}, ["base64", "Allowed"]),
         ("a.txt", b"text", {"encoding": "utf-16"}, ["a.txt", "utf-16"]),
@@ -114,7 +136,6 @@ def test_folders_and_globs_are_sorted_and_leave_out_what_is_not_text(tmp_path):
         ("a.jsonl", b'{"text": "x"}\n{"text": ', {}, ["a.jsonl, line 2", "not JSON"]),
         ("a.jsonl", b'["text"]', {}, ["line 1", "list"]),
         ("a.jsonl", b'{"texts": "x"}', {}, ["line 1", "did you mean 'texts'", "corpus.field"]),
-        ("a.jsonl", b'{"text": 3}', {}, ["line 1", "neither a string"]),
         ("a.jsonl", b'{"text": "\\ud83d"}', {}, ["line 1", "errors=replace"]),
         ("a.csv", b"id,texts\n1,x\n", {}, ["did you mean 'texts'", "Allowed: id, texts", "preset for pairs"]),
         ("a.csv", b'id,text\n1,"open\n', {}, ["a.csv, line", "quotes"]),
@@ -137,14 +158,10 @@ def test_missing_files_empty_folders_and_globs_are_refused(tmp_path):
 
 
 def test_errors_can_be_replaced(tmp_path):
-    assert read_texts(write(tmp_path / "a.txt", b"caf\xe9 bad"), errors="replace") == ["caf\ufffd bad"]
+    path = write(tmp_path / "a.txt", b"caf\xe9 bad")
+    assert read_texts(path, encoding="utf-8", errors="replace") == ["caf\ufffd bad"]
+    assert read_texts(path, errors="replace") == ["café bad"]
     assert read_texts(write(tmp_path / "a.jsonl", b'{"text": "a\\ud83db"}'), errors="replace") == ["a\ufffdb"]
-
-
-def test_one_json_value_is_not_read_as_text(tmp_path):
-    path = write(tmp_path / "poems.json", '[{"text": "a"}]')
-    assert "into a .jsonl file" in refusal(lambda: list(readers.read(path, CorpusConfig())))
-    assert "into a .jsonl file" in refusal(corpus.load, of_files(path))
 
 
 # === Tables of pairs ===
@@ -209,7 +226,7 @@ def test_a_split_of_pairs_can_be_read_again(tmp_path):
         ("a.tsv", "a\tb\nc\n", {}, ["a.tsv, line 2 has 1 column", "put a tab"]),
         ("a.csv", "a b\n", {}, ["a.csv, line 1 has 1 column", "put a comma"]),
         ("a.tsv", "a\tb\tc\n", {}, ["line 1 has 3 columns", "corpus.source_field=1 corpus.target_field=2"]),
-        ("a.tsv", "a\tb\n\t\n", {}, ["line 2: the source is empty", "Complete it, or delete the line"]),
+        ("a.tsv", "a\tb\n\t\n", {}, ["line 2: the source is empty", "complete it", "incomplete_rows"]),
         ("a.tsv", "a\tb\nc\t \n", {}, ["line 2: the target is empty"]),
         ("a.tsv", "a\tb\nc\t \n", {"swap": True}, ["line 2: the target is empty"]),
         ("a.tsv", " \tb\n", {"swap": True}, ["line 1: the source is empty"]),
@@ -233,14 +250,13 @@ def test_a_split_of_pairs_can_be_read_again(tmp_path):
         ("a.tsv", "en\tde\n", {"source_field": "en", "target_field": "1"}, ["are the same column", "name two columns"]),
         ("a.csv", 'a,b\nc,"d\n', {}, ["a.csv, line", "check the quotes"]),
         ("a.jsonl", '{"source": "a", "targets": "b"}', {}, ["no field 'target'", "'targets'", "corpus.target_field"]),
-        ("a.jsonl", '{"source": 3, "target": "b"}', {}, ["line 1: 'source' is neither", "corpus.source_field"]),
         ("a.jsonl", '{"source": "a", "target": " "}', {}, ["line 1: the target is empty"]),
         ("a.jsonl", "[1]", {}, ["line 1 holds a list"]),
-        ("a.json", "[]", {}, ["a.json holds one JSON value", "into a .jsonl file"]),
         ("a.txt", "a\tb\n", {}, ["a.txt holds lines of text", "corpus.target_files", ".tsv"]),
         ("a.tsv", "\n\n", {}, ["a.tsv holds no pairs", "name another file"]),
         ("a.tsv", "source\ttarget\n", {}, ["a.tsv holds no pairs"]),
-        ("a.tsv", b"caf\xe9\tb\n", {}, ["byte 3", "corpus.encoding"]),
+        ("a.tsv", b"caf\xe9\tb\n", {"encoding": "utf-8"}, ["byte 3", "corpus.encoding"]),
+        ("a.tsv", "a\tb\n", {"documents": "blank"}, ["corpus.documents=blank is for files of running text", "pairs"]),
     ],
 )
 def test_what_is_no_table_of_pairs_is_refused(tmp_path, name, content, settings, words):
@@ -279,8 +295,9 @@ def test_parallel_files_that_do_not_fit_are_refused(tmp_path):
     for sources, targets, counts in ((three, two, (3, 2)), (two, three, (2, 3))):
         message = refusal(lambda sources=sources, targets=targets: read_pairs(sources, targets=[targets]))
         assert f"{sources.name} has {counts[0]} lines" in message and f"{targets.name} has {counts[1]}" in message
-        assert "Add what is missing" in message
+        assert f"add to {two} what is missing" in message
         assert message == refusal(load_pairs, of_files(sources, target_files=(str(targets),)))
+    assert read_pairs(three, targets=[write(tmp_path / "c.de", "1\n2\n3\n\n \n")]) == [(n, n) for n in "123"]
     blank = write(tmp_path / "b.de", "1\n\n3\n")
     assert "line 2: the target is empty" in refusal(lambda: read_pairs(three, targets=[blank]))
     rows = write(tmp_path / "a.tsv", "a\tb\n")

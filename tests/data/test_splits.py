@@ -68,7 +68,7 @@ def test_a_split_goes_on_where_the_one_before_was_left(tmp_path, monkeypatch, sm
     opened = []
     read = readers.read
     monkeypatch.setattr(readers, "read", lambda *arguments: opened.append(path) or read(*arguments))
-    loaded = corpus.load(of_files(path, documents="line" if by_line else "file"))
+    loaded = corpus.load(of_files(path, documents="line" if by_line else "file", held_out="last"))
     expected = [list(split) for split in reversed(splits(loaded))][::-1]  # each from the source's start
     opened.clear()
     assert [list(split) for split in splits(loaded)] == expected
@@ -118,12 +118,44 @@ def test_a_cut_inside_a_document_does_not_end_it(tmp_path):
 def test_rows_and_lines_are_cut_at_their_borders(tmp_path):
     lines = [f"line {number}" for number in range(30)]
     expected = [lines[:21], lines[21:24], lines[24:]]
+    settings = {"held_out": "last", "validation_share": 0.1, "test_share": 0.2}
     path = write(tmp_path / "a.txt", "\n".join(lines))
-    loaded = corpus.load(of_files(path, documents="line", validation_share=0.1, test_share=0.2))
+    loaded = corpus.load(of_files(path, documents="line", **settings))
     assert [documents(split) for split in splits(loaded)] == expected
     path = write(tmp_path / "a.jsonl", "\n".join(json.dumps({"text": line}) for line in lines))
-    loaded = corpus.load(of_files(path, validation_share=0.1, test_share=0.2))
+    loaded = corpus.load(of_files(path, **settings))
     assert [documents(split) for split in splits(loaded)] == expected
+
+
+@pytest.mark.parametrize("kind", ["line", "blank", "separator", "rows"])
+@pytest.mark.parametrize("shares", [(0.1, 0.2), (0.2, 0.0), (0.0, 0.1), (0.0, 0.0)])
+def test_documents_are_drawn_by_their_content(tmp_path, small_chunks, kind, shares):
+    small_chunks(5)
+    texts = [f"a line, number {number:03}" for number in range(100)] + [f"a line, number {n:03}" for n in (7, 8, 9)] * 3
+    settings = {"validation_share": shares[0], "test_share": shares[1]}
+    if kind == "rows":
+        first = write(tmp_path / "a.jsonl", "\n".join(json.dumps({"text": line}) for line in texts[:60]))
+        second = write(tmp_path / "b.csv", "text\n" + "".join(f'"{line}"\n' for line in texts[60:]))
+    else:
+        between = {"line": "\n", "blank": "\n \n\n", "separator": "\n *** \n"}[kind]
+        settings |= {"separator": "***"} if kind == "separator" else {"documents": kind}
+        first = write(tmp_path / "a.txt", between.join(texts[:60]) + "\n")
+        second = write(tmp_path / "b.txt", between.join(texts[60:]) + "\n")
+    parts = [documents(split) for split in splits(corpus.load(of_files(first, second, **settings)))]
+    assert sorted(itertools.chain(*parts)) == sorted(texts)
+    assert [len(set(part)) for part in parts] == [round(100 * share) for share in (1 - sum(shares), *shares)]
+    assert sum(len(set(part)) for part in parts) == 100  # equal ones are in one split
+    for part in parts:
+        assert part == [line for line in texts if line in set(part)]  # in their order
+    swapped = corpus.load(of_files(second, first, **settings))
+    assert [set(documents(split)) for split in splits(swapped)] == [set(part) for part in parts]
+
+
+def test_few_files_of_running_text_are_cut_at_the_tail(tmp_path):
+    path = write(tmp_path / "a.txt", "".join(f"line {number}\n" for number in range(100)))
+    for held_out in ("drawn", "last"):
+        loaded = corpus.load(of_files(path, held_out=held_out))
+        assert text(loaded.test) == "".join(f"line {number}\n" for number in range(95, 100))
 
 
 def test_many_files_are_set_apart_whole_and_equal_ones_once(tmp_path):
@@ -139,7 +171,7 @@ def test_many_files_are_set_apart_whole_and_equal_ones_once(tmp_path):
 def test_too_little_text_for_the_shares_is_refused(tmp_path):
     path = write(tmp_path / "a.txt", b"one line without end " * 20)
     assert "cut=character" in refusal(corpus.load, of_files(path))
-    assert "1 documents are too few" in refusal(corpus.load, of_files(path, documents="line"))
+    assert "1 different documents are too few" in refusal(corpus.load, of_files(path, documents="line"))
     assert len(text(corpus.load(of_files(path, documents="line", **NOTHING_APART)).training)) == 420
 
 

@@ -37,8 +37,12 @@ FILES = [
     refused("other bytes, many of them control characters", TRAIN, "control", files=book(b"da\1ta\2\3\n" * 99)),
     works("a text with a NUL in it", "inspect book.txt", "will be taken out", files=book(TEXT[:99] + "\0" + TEXT[99:])),
     works("a short line with a NUL", TRAIN, '"epoch": 1', files=book("a\0b\n" + "a line and no more.\n" * 200)),
-    refused(
-        "bytes that are not UTF-8", TRAIN, "byte 3", "--encoding", "errors=replace", files=book(LATIN.encode("cp1252"))
+    works(
+        "bytes that are not UTF-8",
+        "inspect book.txt --json",
+        '"lines": 100',
+        notices=("book.txt is read as cp1252", "byte 0xE9 at 3", "--encoding NAME"),
+        files=book(LATIN.encode("cp1252")),
     ),
     works(
         "such bytes, their encoding named",
@@ -48,8 +52,8 @@ FILES = [
     ),
     works(
         "such bytes, read with replacements",
-        "inspect book.txt corpus.errors=replace",
-        "U+FFFD",
+        "inspect book.txt --json --encoding utf-8 corpus.errors=replace",
+        '"replacement_characters": 100',
         files=book(LATIN.encode("cp1252")),
     ),
     works(
@@ -63,8 +67,12 @@ FILES = [
     refused("an unknown encoding", "inspect book.txt --encoding utf-9", "utf-9", "gb18030", files=book(TEXT)),
     refused("an encoding that is none of text", "inspect book.txt --encoding base64", "base64", files=book(TEXT)),
     works("UTF-16 with a byte-order mark", "inspect book.txt --json", '"lines": 60', files=book(TEXT.encode("utf-16"))),
-    refused(
-        "UTF-16 without one", "inspect book.txt", "zero", "--encoding utf-16", files=book(TEXT.encode("utf-16-le"))
+    works(
+        "UTF-16 without one",
+        "inspect book.txt --json",
+        '"lines": 60',
+        notices=("book.txt is read as utf-16-le",),
+        files=book(TEXT.encode("utf-16-le")),
     ),
     works(
         "UTF-16 without one, its encoding named",
@@ -138,14 +146,14 @@ FILES = [
         "corpus.field",
         files=book('{"texts": "x"}\n', "a.jsonl"),
     ),
-    refused(
+    works(
         "a .jsonl whose field is a number",
-        "inspect a.jsonl",
-        "line 1",
-        "neither a string",
-        files=book('{"text": 3}\n', "a.jsonl"),
+        "inspect a.jsonl --json",
+        '"characters": 4,',
+        notices=("a.jsonl: 'text' holds numbers",),
+        files=book('{"text": 3.10}\n', "a.jsonl"),
     ),
-    refused("a .json", "inspect a.json", "a.json", ".jsonl", files=book('[{"text": "x"}]', "a.json")),
+    works("a .json", "inspect a.json --json", '"documents": 1,', files=book('[{"text": "x"}]', "a.json")),
     refused(
         "a .csv without the column",
         "inspect a.csv",
@@ -332,7 +340,7 @@ GENERATION = [
     option("no samples", "--samples 0", "samples=0", "at least 1"),
     option("a billion samples", "--samples 1000000000", "samples=1000000000", "--samples 1000000 or fewer"),
     option("more beams than there are", "--beam-width 99", "beam_width=99", "at most 8"),
-    option("more samples than beams", "--beam-width 2 --samples 3", "n_best=3", "beam_width"),
+    option("more samples than beams", "--beam-width 2 --samples 3", "samples=3 is more than beam_width=2"),
     option("a length penalty that is NaN", "--beam-width 2 --length-penalty nan", "length_penalty=nan"),
     option(
         "a length penalty beyond float32", "--beam-width 2 --length-penalty 1e300", "length_penalty=1e+300", "-10 to 10"

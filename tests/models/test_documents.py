@@ -170,7 +170,7 @@ def test_shapes_and_kinds_of_numbers(name, precision):
         tf.nest.assert_same_structure(after, state)
     assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
     network = decoder(model)
-    step, _ = network.step(some_ids(3, 1)[:, 0], *network.start(some_ids(3, 2)))
+    step, _ = network.make_step()(some_ids(3, 1)[:, 0], *network.start(some_ids(3, 2)))
     assert step.shape == (3, VOCABULARY) and step.dtype == tf.float32 and np.isfinite(step).all()
 
 
@@ -190,7 +190,7 @@ def test_step_by_step_is_the_whole_forward_pass(name):
     model, ids = make(name), some_ids(3, 7)
     whole, _ = forward(model, ids, initial_state(model, 3))
     network = decoder(model)
-    start, step = network.start, network.step
+    start, step = network.start, network.make_step()
     memory, state = start(ids[:, :2])
     for t in range(2, 7):
         logits, state = step(ids[:, t], memory, state)
@@ -276,9 +276,9 @@ def test_logits_of_a_row_are_the_same_in_any_batch(name):
     network = decoder(model)
     token_ids = 4 + tf.range(257) % 900
     _, state = network.start(tf.random.uniform([257, 3], 4, 904, tf.int32, seed=1))
-    whole, _ = network.step(token_ids, (), state)
+    whole, _ = network.make_step()(token_ids, (), state)
     for rows in (network.least_rows, 40, 64):
-        part, _ = network.step(token_ids[:rows], (), tf.nest.map_structure(lambda s, rows=rows: s[:rows], state))
+        part, _ = network.make_step()(token_ids[:rows], (), tf.nest.map_structure(lambda s, rows=rows: s[:rows], state))
         # Not bit for bit: with AVX2 a product handles the last rows of a batch apart.
         np.testing.assert_allclose(part, whole[:rows], rtol=1e-5, atol=1e-5)
 

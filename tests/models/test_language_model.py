@@ -82,7 +82,7 @@ def test_shapes_and_kinds_of_numbers(cell, num_layers, tie_embeddings, precision
 def test_the_decoder_works_under_every_policy(cell, precision):
     model = make(cell, 2, precision)
     network = decoder(model)
-    start, step = network.start, network.step
+    start, step = network.start, network.make_step()
     memory, state = start(some_ids(2, 3))
     logits, after = step(tf.constant([4, 5]), memory, state)
     assert logits.shape == (2, VOCABULARY) and logits.dtype == tf.float32
@@ -134,7 +134,7 @@ def test_step_by_step_is_the_whole_forward_pass(cell, num_layers, tie_embeddings
     model, ids = make(cell, num_layers, tie_embeddings=tie_embeddings), some_ids(3, 7)
     whole, last = forward(model, ids, initial_state(model, 3))
     network = decoder(model)
-    start, step = network.start, network.step
+    start, step = network.start, network.make_step()
     memory, state = start(ids[:, :2])
     for t in range(2, 7):
         logits, state = step(ids[:, t], memory, state)
@@ -159,7 +159,7 @@ def test_contexts_of_different_lengths_share_a_batch(cell, num_layers, tie_embed
 def test_the_decoder_runs_in_a_graph_of_unknown_sizes():
     model = make("lstm")
     network = decoder(model)
-    start, step = network.start, network.step
+    start, step = network.start, network.make_step()
 
     @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)])
     def next_logits(context, token_ids):

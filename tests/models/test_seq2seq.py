@@ -386,7 +386,7 @@ def test_half_precision_trains_and_gives_logits_in_float32(name, precision, eage
     assert np.isfinite(losses).all() and losses[-1] < losses[0]
     assert model(batch[0]).dtype == tf.float32
     network = seq2seq.decoder(model)
-    start, step = network.start, network.step
+    start, step = network.start, network.make_step()
     memory, state = start(batch[0][0])
     logits, after = step(tf.constant([4, 5, 6, 7]), memory, state)
     assert logits.dtype == tf.float32

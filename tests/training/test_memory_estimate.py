@@ -67,6 +67,13 @@ def test_what_is_too_large_is_named(monkeypatch, settings, vocabulary_size, word
     assert [word for word in ["at least", "GB", *words] if word not in message] == []
 
 
+def test_a_family_with_widths_of_other_names_is_refused_in_words(monkeypatch):
+    monkeypatch.setattr(memory_estimate, "memory", lambda: 10**6)
+    monkeypatch.setattr(type(RunConfig().model), "widths", lambda self: {})
+    message = refusal(refuse_beyond_memory, override(RunConfig(), ["model.units=2000"]), Sizes(9000))
+    assert "Set a smaller model, or tokenizer.max_vocabulary_size (the vocabulary has 9,000 tokens)." in message
+
+
 def test_what_may_fit_is_not_refused(monkeypatch):
     monkeypatch.setattr(memory_estimate, "memory", lambda: 10**9)
     refuse_beyond_memory(RunConfig(), Sizes(5000))

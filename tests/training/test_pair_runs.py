@@ -16,6 +16,7 @@ from pipeline.data import corpus as corpora
 from pipeline.data.batching import Sentences, held_out_batches, to_dataset
 from pipeline.data.examples import Example
 from pipeline.data.token_cache import prepare, write_split
+from pipeline.decoding.loop import Sampling
 from pipeline.evaluation import references
 from pipeline.models.documents.config import Document001Config
 from pipeline.models.seq2seq.alignment import align
@@ -205,6 +206,9 @@ def test_greedy_and_sampled_texts_are_targets(pair_run):
     assert drawn == generation.generate(pair_run, SOURCES, temperature=1.0, seed=1)
     assert drawn != generation.generate(pair_run, SOURCES, temperature=1.0, seed=2) and drawn != greedy
     for made in [*greedy, *drawn]:
+        if not made.prompt:  # blank in, blank out
+            assert made[1:] == ("", 0.0, 0, True, 0, 0)
+            continue
         assert made.log_probability < 0 and 1 <= made.tokens <= 8
         assert len(made.text) in (made.tokens, made.tokens - 1)  # characters, and perhaps the end token
 
@@ -221,10 +225,12 @@ def test_generated_log_probability_is_the_scored_one(pair_run):
 
 
 def test_beams_come_best_first_and_at_most_as_many_as_asked(pair_run):
-    made = generation.generate(pair_run, SOURCES, beam_width=4, n_best=3, length_penalty=0.0)
-    greedy = generation.generate(pair_run, SOURCES)
-    assert len(made) == 3 * len(SOURCES)
-    for i, (source, best) in enumerate(zip(SOURCES, greedy, strict=True)):
+    assert [one.text for one in generation.generate(pair_run, [" "], beam_width=4, n_best=3)] == [""]
+    sources = [source for source in SOURCES if source]
+    made = generation.generate(pair_run, sources, beam_width=4, n_best=3, length_penalty=0.0)
+    greedy = generation.generate(pair_run, sources)
+    assert len(made) == 3 * len(sources)
+    for i, (source, best) in enumerate(zip(sources, greedy, strict=True)):
         group = made[3 * i : 3 * i + 3]
         values = [one.log_probability for one in group]
         assert {one.prompt for one in group} == {source} and len({one.text for one in group}) == 3
@@ -242,9 +248,8 @@ def test_a_text_depends_on_its_own_source_alone(name, request):
     many = [f"{i} bird" for i in range(250)] + sources
     size = len(many)
     assert size == 257
-    settings = {name: tf.fill([size], value) for name, value in (texts.settings | {"temperature": 1.0}).items()}
-    seeds = tf.fill([size], tf.constant(3, tf.int64))
-    served = texts.functions["generate"](text=tf.constant(many), **settings, seed=seeds)
+    settings = Sampling.of(SamplingConfig(**texts.settings | {"temperature": 1.0}), seed=3).repeat(size)
+    served = texts.functions["generate"](text=tf.constant(many), **settings._asdict())
     assert [text.decode() for text in served["text"].numpy()[250:]] == [one.text for one in alone]
     np.testing.assert_allclose(served["log_probability"][250:], [one.log_probability for one in alone], atol=1e-4)
     for one, other in itertools.permutations(range(3), 2):  # in twos, in either place
@@ -255,13 +260,13 @@ def test_a_text_depends_on_its_own_source_alone(name, request):
 def test_the_length_of_a_source_limits_its_target(shared_run):
     """Half a token for each of the source's, rounded up, and ten more."""
     settings = {"temperature": 5.0, "max_new_tokens": 1000}
-    for source, most in (("", 10), ("red", 12), ("red bird", 14)):
+    for source, most in (("", 0), ("red", 12), ("red bird", 14)):
         texts = generation.generate(shared_run, [source] * 40, **settings)
         assert max(one.tokens for one in texts) == most
     long = [generation.generate(shared_run, ["a" * 4000] * 20, **settings | {"max_new_tokens": n}) for n in (1000, 40)]
     assert max(one.tokens for one in long[0]) > 40 == max(one.tokens for one in long[1])
-    beams = generation.generate(shared_run, [""], beam_width=8, n_best=8, length_penalty=10.0, max_new_tokens=1000)
-    assert max(one.tokens for one in beams) <= 10
+    beams = generation.generate(shared_run, ["red"], beam_width=8, n_best=8, length_penalty=10.0, max_new_tokens=1000)
+    assert max(one.tokens for one in beams) <= 12
 
 
 # === Figures ===

@@ -9,6 +9,7 @@ import tensorflow as tf
 from tensorboard.plugins import base_plugin
 from tensorboard.plugins.projector.projector_plugin import ProjectorPlugin
 
+from pipeline.models.pair_family import PairFamily
 from pipeline.run_config import override
 from pipeline.training import tensorboard
 from pipeline.training.tensorboard import Log, write_projector
@@ -109,16 +110,48 @@ def test_nothing_reaches_the_disk_before_it_is_asked_for(tmp_path, read_events):
 
 
 def test_every_row_of_the_embedding_has_its_label(tmp_path):
-    vocabulary = ("<pad>", "a", "\n", "\t", "\r\n", "\u2028", " ", "我", "'", '"', "\\", "\x85")
+    odd = ("\u2028", " ", "我", "'", '"', "\\", "\x85", "", "  ", " the", "the ", "\u3000", "\xa0", "\ufeff", "\x1c")
+    vocabulary = ("<pad>", "a", "\n", "\t", "\r\n", *odd)
     layer = embedding_of(len(vocabulary))
     write_projector(tmp_path, layer, vocabulary)
     text = (tmp_path / "labels.tsv").read_bytes().decode("utf-8")
     labels = text.removesuffix("\n").split("\n")
     assert len(labels) == len(text.splitlines()) == len(vocabulary) == len(set(labels))
     assert labels[:5] == ["<pad>", "a", "\\n", "\\t", "\\r\\n"] and labels[7] == "我"
+    # The projector leaves out blank lines, and all labels after one would move up.
+    assert all(label.strip() == label and label for label in labels) and labels[6] == "' '"
     assert "\t" not in text and "\r" not in text
     stored = tf.train.load_checkpoint(str(tmp_path / "embedding")).get_tensor("embedding/.ATTRIBUTES/VARIABLE_VALUE")
     np.testing.assert_array_equal(stored, layer.embeddings)
+
+
+def test_only_the_embedding_of_the_text_itself_is_shown(pair_run, tmp_path, monkeypatch):
+    """Not a source's, whose vocabulary is another, though it may stand beside it in the model."""
+
+    class Own(PairFamily):
+        def build(self, sizes):
+            ids = [keras.Input((None,), dtype="int32") for _ in range(2)]
+            source, target = (
+                keras.layers.Embedding(size, 4, name=name)(each)
+                for size, name, each in zip(
+                    (sizes.source_vocabulary_size, sizes.vocabulary_size), ("source", "target"), ids, strict=True
+                )
+            )
+            _, *state = keras.layers.LSTM(4, return_state=True)(source)
+            x = keras.layers.LSTM(4, return_sequences=True)(target, initial_state=state)
+            return keras.Model(ids, keras.layers.Dense(sizes.vocabulary_size)(x))
+
+        def summaries(self, *arguments):
+            yield from ()
+
+    run, shown = dataclasses.replace(pair_run), []
+    run.__dict__["family"] = Own(pair_run.config.model)  # in the place of the cached one
+    monkeypatch.setattr(
+        tensorboard, "write_projector", lambda folder, layer, tokens: shown.append((layer.name, tokens))
+    )
+    with Log(tmp_path) as log:
+        log.epoch(run, run.new_model(), {"step": 1})
+    assert shown == [("target", run.tokenizer.vocabulary)]
 
 
 def test_a_large_vocabulary_is_cut(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from pipeline.config import TrainingConfig
-from pipeline.models.contract import Loss, Sizes, Update
+from pipeline.models.contract import Family, Loss, Sizes, Update
 from pipeline.models.families import family
 from pipeline.models.language_model.config import LanguageModelConfig
 from pipeline.training.optimizers import build_optimizer
@@ -162,3 +162,78 @@ def test_several_updates_each_move_their_own_variables_from_the_same_state(eager
     assert float(sums["first"]) == 4 * 0.5 * 2.0 and float(sums["second"]) == 4 * 0.5 * 3.0
     assert float(sums["objective"]) == float(sums["first"]) and float(sums["tokens"]) == 4
     assert state.numpy().tolist() == [1.0] * 4
+
+
+# === Weights' regularizers ===
+
+
+def updates_of(build, settings):
+    """(the family, its model, the updates of a step) for a network of one's own."""
+
+    class Own(Family):
+        def build(self, sizes):
+            return build(sizes.vocabulary_size)
+
+    keras.utils.set_random_seed(1)
+    own = Own(LanguageModelConfig())
+    model = own.build_model(Sizes(9))
+    return own, model, own.updates(model, settings, functools.partial(build_optimizer, settings))["train"]
+
+
+@pytest.mark.parametrize("rows", [4, 32])  # one micro-batch, and two
+@pytest.mark.parametrize("reduction", ["token", "row"])
+def test_weights_are_regularized_once_a_step(rows, reduction):
+    def network(**options):
+        def build(vocabulary_size):
+            token_ids = keras.Input((None,), dtype="int32")
+            x = keras.layers.Embedding(vocabulary_size, 4, name="embedding", **options)(token_ids)
+            x = keras.layers.LSTM(4, return_sequences=True, kernel_regularizer="l2" if options else None)(x)
+            return keras.Model(token_ids, keras.layers.Dense(vocabulary_size)(x))
+
+        return build
+
+    settings = TrainingConfig(optimizer="sgd", learning_rate=1.0, clip_norm=0.0, loss_reduction=reduction)
+    ids = tf.constant(np.random.default_rng(1).integers(4, 9, (rows, 6)), tf.int32)
+    batch = (ids, tf.roll(ids, -1, axis=1), tf.ones((rows, 6)))
+    changes, objectives = [], []
+    for options in ({}, {"embeddings_regularizer": keras.regularizers.L2(0.05)}):
+        own, model, updates = updates_of(network(**options), settings)
+        before = [variable.numpy() for variable in model.trainable_variables]
+        regularized = [variable for variable in model.trainable_variables if variable.regularizer]
+        penalty = sum(float(variable.regularizer(variable)) for variable in regularized)
+        sums, _ = make_step(updates, settings)(batch, own.initial_state(model, rows), tf.constant(1.0))
+        after = [variable.numpy() for variable in model.trainable_variables]
+        changes.append([new - old for old, new in zip(before, after, strict=True)])
+        objectives.append(float(sums["objective"]))
+    strengths = [0.05, 0.01, 0.0, 0.0, 0.0, 0.0]  # embeddings, kernel, …
+    for plain, regularized, weight, strength in zip(*changes, before, strengths, strict=True):
+        np.testing.assert_allclose(regularized, plain - 2 * strength * weight, atol=1e-5)
+    assert penalty > 0.01
+    divisor = rows * 6 if reduction == "token" else rows
+    assert objectives[1] - objectives[0] == pytest.approx(penalty * divisor, rel=1e-2)
+
+
+# === Batches of several lengths ===
+
+
+def test_a_step_is_the_same_whichever_batches_it_was_compiled_for():
+    """A run that resumes has compiled its step for another batch than the run that was not interrupted."""
+    settings, generator = TrainingConfig(optimizer="sgd", clip_norm=0.0), np.random.default_rng(1)
+    batches = []
+    for length in (9, 13, 14):
+        ids = tf.constant(generator.integers(4, 9, (16, length)), tf.int32)
+        batches.append((ids, tf.roll(ids, -1, axis=1), tf.ones(ids.shape)))
+
+    def weights_after(*batches):
+        keras.utils.set_random_seed(1)
+        own = family(LanguageModelConfig(embedding_dim=33, units=33, num_layers=2))
+        model = own.build_model(Sizes(9))
+        updates = own.updates(model, settings, functools.partial(build_optimizer, settings))["train"]
+        step = make_step(updates, settings, lengths_vary=True)
+        for batch, rate in zip(batches, [0.0] * (len(batches) - 1) + [1.0], strict=True):
+            step(batch, own.initial_state(model, 16), tf.constant(rate))
+        return model.get_weights()
+
+    for last in batches[1:]:
+        for one, other in zip(weights_after(last), weights_after(*batches[:1], last), strict=True):
+            np.testing.assert_array_equal(one, other)

@@ -331,6 +331,25 @@ def test_a_signal_in_an_epochs_last_step_stops_after_it(train, capsys):
     assert figures(stopped.history) == figures(whole.history) and same_weights(whole.folder, stopped.folder)
 
 
+def test_a_signal_in_the_last_step_of_all_ends_the_program_too(train):
+    settings = (*BARE, *SMALL, "training.epochs=1")
+    whole = train(*settings, name="whole")
+    last = whole.history[0]["step"] - 1
+    with pytest.raises(
+        Interrupted, match=f"Stopped at step {last + 1}, the last one: training is complete.$"
+    ) as caught:
+        train(*settings, name="stopped", callbacks=[At(last, lambda model: os.kill(os.getpid(), signal.SIGINT))])
+    assert caught.value.exit_status == 130
+    stopped = train(*settings, name="stopped")  # with nothing left to do
+    assert figures(stopped.history) == figures(whole.history) and same_weights(whole.folder, stopped.folder)
+
+
+def test_a_signal_outside_of_the_loop_promises_no_step():
+    words = "Stopped. The same command resumes from the last checkpoint, or from the beginning if there is none."
+    assert str(Interrupted(signal.SIGINT)) == words
+    assert str(Interrupted(signal.SIGINT, 1234)) == "Stopped at step 1,234. The same command resumes from there."
+
+
 def test_a_signal_is_not_taken_for_a_broken_checkpoint(train, copied_run, monkeypatch):
     def interrupt(*arguments, **options):
         raise Interrupted(signal.SIGINT)
@@ -350,7 +369,32 @@ def test_a_finished_run_stays_as_it_is(train, tiny_run, copied_run, tiny_config)
     assert again.history == tiny_run.history
 
 
+@pytest.mark.parametrize("batches, vary", [("streams", False), ("windows", False), ("sentences", True)])
+def test_rows_that_vary_in_length_are_computed_alike_after_a_resume(train, monkeypatch, batches, vary):
+    # See `make_step`: otherwise what is computed would depend on the batches that came before.
+    seen = []
+
+    def make_step(updates, settings, devices, lengths_vary=False):
+        seen.append(lengths_vary)
+        raise Crash
+
+    monkeypatch.setattr(trainer, "make_step", make_step)
+    with pytest.raises(Crash):
+        train(*BARE, f"dataset.batches={batches}")
+    assert seen == [vary]
+
+
 # === What is refused ===
+
+
+def test_a_criterion_that_is_no_column_is_refused(train, monkeypatch):
+    from pipeline.models.language_model.network import LanguageModel
+
+    monkeypatch.setattr(LanguageModel, "criterion", "validation_perplexty")
+    with pytest.raises(RequestError, match="'validation_perplexty' .* is no column .*mean 'validation_perplexity'"):
+        train(*SMALL, "training.epochs=1", "sampling.prompts=")
+    # Without validation text there is none of those columns, and the training loss takes their place.
+    assert train(*BARE, *SMALL, "training.epochs=1", name="bare").history[0]["loss"] > 0
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import keras
 from pipeline.models.contract import Sizes
 from pipeline.models.documents.config import Document003Config
 from pipeline.models.documents.last_step import LastStepFamily
-from pipeline.models.network import Network, network_of
+from pipeline.models.network import Network
 
 
 class Document003(LastStepFamily):
@@ -49,9 +49,9 @@ class Document003(LastStepFamily):
         logits, state = model((inputs, state), training=True)
         return keras.losses.sparse_categorical_crossentropy(targets, logits, from_logits=True), state
 
-    def network(self, model: keras.Model) -> Network:
+    def read_network(self, model: keras.Model) -> Network:
         last = model.get_layer(f"lstm_{self.config.num_layers - 1}")
-        return network_of(model, features=last.output[0], to_logits=model.get_layer("output"))
+        return Network(model, features=last.output[0], to_logits=model.get_layer("output"))
 
 
 FAMILY = Document003

@@ -10,7 +10,7 @@ import tensorflow as tf
 from pipeline.models.contract import Sizes
 from pipeline.models.documents.config import Document004Config
 from pipeline.models.documents.last_step import LastStepFamily
-from pipeline.models.network import Network, network_of
+from pipeline.models.network import Network
 
 
 class Document004(LastStepFamily):
@@ -41,9 +41,9 @@ class Document004(LastStepFamily):
         share = tf.cast(targets[:, tf.newaxis], tf.float32) * model.get_layer("scaling").scale  # (B, 1)
         return keras.losses.binary_crossentropy(share, model(inputs, training=True)), state
 
-    def network(self, model: keras.Model) -> Network:
+    def read_network(self, model: keras.Model) -> Network:
         to_logits = functools.partial(_logits, model.get_layer("output"), model.get_layer("scaling"))
-        return network_of(model, features=model.get_layer("lstm_0").output, to_logits=to_logits)
+        return Network(model, features=model.get_layer("lstm_0").output, to_logits=to_logits)
 
 
 def _logits(output: keras.layers.Dense, scaling: keras.layers.Rescaling, x):

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from pipeline.data.tokenizer import Tokenizer
 from pipeline.models.contract import Family, Loss
+from pipeline.models.network import restarted
 
 
 class LastStepFamily(Family):
@@ -34,11 +35,11 @@ class LastStepFamily(Family):
     def loss(self, model: keras.Model, batch, state, training: bool = False) -> Loss:
         """In training the document's loss of the last step, otherwise the negative log-likelihood of every target.
 
-        A row that starts with the start token, or with padding before it, starts from a zero state. See `Family.loss`.
+        A row that starts with the start token, or with padding before it, starts anew. See `Family.loss`.
         """
         inputs, targets, weights = batch
-        starts = tf.equal(inputs[:, :1], Tokenizer.start_id) | tf.equal(inputs[:, :1], Tokenizer.padding_id)  # (B, 1)
-        state = tf.nest.map_structure(lambda part: tf.where(starts, tf.zeros_like(part), part), state)
+        starts = tf.equal(inputs[:, 0], Tokenizer.start_id) | tf.equal(inputs[:, 0], Tokenizer.padding_id)  # (B,)
+        state = restarted(state, self.initial_state(model, inputs.shape[0] or tf.shape(inputs)[0]), starts)
         if not training:
             return super().loss(model, batch, state)
         nats, state = self.last_step_loss(model, inputs, targets[:, -1], state)

@@ -8,7 +8,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipeline.models.network import network_of
 from pipeline.settings import RequestError
 
 
@@ -36,7 +35,7 @@ def align(run, model: keras.Model, source: str, target: str) -> Alignment:
     Raises:
         RequestError: the model has no attention.
     """
-    network = network_of(model, has_source=True)
+    network = run.family.network(model)
     attention = next((call for call in network.body if call.kwargs.get("return_attention_scores")), None)
     if attention is None:
         raise RequestError("This run's model has no attention: train one with model.attention=dot or additive.")
@@ -45,7 +44,7 @@ def align(run, model: keras.Model, source: str, target: str) -> Alignment:
         for tokenizer, text in ((run.source_tokenizer, source), (run.tokenizer, target))
     )
     inputs = tf.constant([source_ids]), tf.constant([[run.tokenizer.start_id, *target_ids[:-1]]])
-    values, _ = network.run(inputs, ())
+    values, _ = network.run(inputs, run.family.initial_state(model, 1))
     weights = values[attention.outputs[1]][0].numpy()  # (T, S)
     columns = [run.source_tokenizer.vocabulary[token_id] for token_id in source_ids]
     return Alignment(weights, columns, [run.tokenizer.vocabulary[token_id] for token_id in target_ids])
