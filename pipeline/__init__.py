@@ -28,8 +28,8 @@ _HOMES = {  # public name: the module that defines it
     "override": "run_config",
 }
 _MODULES = (
-    "settings", "atomic_files", "config", "data", "layers", "decoding", "evaluation", "models", "run_config", "run",
-    "serving", "training", "benchmark", "lessons", "presets", "cli",
+    "settings", "notices", "atomic_files", "config", "data", "layers", "decoding", "evaluation", "models", "run_config",
+    "run", "serving", "training", "benchmark", "lessons", "presets", "cli",
 )  # fmt: skip
 
 __all__ = [*_HOMES, *_MODULES]

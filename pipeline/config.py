@@ -269,7 +269,7 @@ def sampling_parameters() -> dict[str, type]:
     use this function.
 
     >>> list(sampling_parameters())[:3]
-    ['max_new_tokens', 'temperature', 'top_k']
+    ['max_new_tokens', 'min_new_tokens', 'temperature']
     """
     return {
         field.name: type(field.default) for field in dataclasses.fields(SamplingConfig) if field.metadata["per_row"]

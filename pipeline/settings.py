@@ -38,6 +38,15 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     return f"{hint}Allowed: {', '.join(allowed) or 'none'}"
 
 
+def is_misspelt(name: str, allowed: Iterable[str]) -> bool:
+    """Whether one of the allowed names was probably meant.
+
+    >>> is_misspelt("text", ["id", "texts"]), is_misspelt("text", ["id", "English"])
+    (True, False)
+    """
+    return "did you mean" in nearest(name, allowed)
+
+
 def require_count(name: str, value: int, maximum: int) -> None:
     """Refuses a number that is not between 0 and `maximum`.
 

@@ -21,7 +21,6 @@ from pipeline.cli.arguments import (
 from pipeline.cli.settings_help import PAIRS_ONLY
 from pipeline.cli.startup import start_tensorflow
 from pipeline.config import CorpusConfig
-from pipeline.data import readers, tables
 from pipeline.run_config import RunConfig, override
 from pipeline.settings import RequestError, require_count
 
@@ -99,6 +98,8 @@ def _inspected(options: argparse.Namespace) -> RunConfig:
 
 def _hold_pairs(config: RunConfig) -> bool:
     """Whether all files are tables of pairs, by their first rows."""
+    from pipeline.data import readers, tables
+
     paths = [path for argument in config.corpus.files for path in readers.expand(argument)]
     return config.corpus.field == CorpusConfig().field and all(
         tables.holds_pairs(path, config.corpus) for path in paths
@@ -117,7 +118,7 @@ def add_evaluate_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--data", nargs="+", default=[], metavar="FILE", help="score these files instead of the run's own test text"
     )
-    add_encoding_argument(command)
+    add_encoding_argument(command, default="that of the run")
     command.add_argument(
         "--samples", type=whole_number, default=0, metavar="N", help="also generate N texts and measure them"
     )

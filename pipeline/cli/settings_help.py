@@ -17,7 +17,7 @@ PAIRS_ONLY = "pairs: "  # before the description of what has a meaning only for 
 def describe(field: dataclasses.Field) -> str:
     """Returns one line on a setting: what it means, and its choices.
 
-    >>> describe(dataclasses.fields(SamplingConfig)[1])
+    >>> describe(dataclasses.fields(SamplingConfig)[2])
     'divides the logits; 0: always the most likely token'
     """
     rule = field.metadata

@@ -4,8 +4,8 @@ A corpus is one stream of examples: a target text, the source that it answers (p
 ends there. Running text and pairs take the same way and differ only where they really do: in how rows are read, what is
 set apart, and in the second column of ids. The files are read in the order in which data flows through them:
 
-* from bytes to examples: `chunks`, `encodings`, `cleaning`, `examples`, `rows`, `delimited`, `quotes`, `headers`,
-  `json_rows`, `tables`, `readers`
+* from bytes to examples: `chunks`, `alphabets`, `detection`, `encodings`, `markup`, `cleaning`, `lines`, `examples`,
+  `rows`, `delimited`, `quotes`, `headers`, `json_rows`, `tables`, `parallel`, `readers`
 * what is set apart: `splits`
 * texts and pairs that need no file: `installed`, `docstrings`, `made_pairs`, `packaged`, `downloads`, `nltk_corpora`
 * the front of all these: `corpus`

@@ -70,7 +70,7 @@ def parting(more: np.ndarray, fewer: np.ndarray) -> int | None:
         more: lengths of the longer file's lines.
         fewer: those of the shorter one's.
 
-    >>> parting(np.array([9, 50, 3, 99, 70, 20, 31, 8, 66]), np.array([9, 50, 3, 70, 20, 31, 8, 66]))
+    >>> parting(np.array([9, 50, 3, 32, 70, 20, 31, 8, 66]), np.array([9, 50, 3, 70, 20, 31, 8, 66]))
     3
     """
     if not len(fewer):

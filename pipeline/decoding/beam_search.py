@@ -95,16 +95,9 @@ def beam_search(
     alpha = tf.clip_by_value(alpha, -_MAX_LENGTH_PENALTY, _MAX_LENGTH_PENALTY)
     is_place = tf.range(width) < tf.clip_by_value(search.beam_width, 1, width)[:, None]  # (B, K)
     prompt = right_aligned_prompt(prompt_token_ids, first_token_ids)  # (B, T)
+    rows = (memory, state, first_token_ids, prompt, search.no_repeat_ngram, first_allowed)  # (B, ...)
     memory, state, token_ids, prompt, sizes, first_allowed = tf.nest.map_structure(
-        lambda tensor: tf.repeat(tensor, width, axis=0),
-        (
-            memory,
-            state,
-            first_token_ids,
-            prompt,
-            search.no_repeat_ngram,
-            () if first_allowed is None else first_allowed,
-        ),
+        lambda tensor: None if tensor is None else tf.repeat(tensor, width, axis=0), rows
     )  # (B·K, ...)
     restrict = _make_rules(banned_ids, sizes, prompt, first_allowed)
 
@@ -149,7 +142,7 @@ def _make_rules(banned_ids, sizes, prompt, first_allowed):
             lambda: _ban_repeated_ngrams(gained, prompt, live.token_ids, index, sizes),
             lambda: gained,
         )
-        if tf.is_tensor(first_allowed):
+        if first_allowed is not None:
             is_restricted = (index == 0) & (tf.size(first_allowed) > 0)
             ruled = allowed
             allowed = tf.cond(is_restricted, lambda: tf.where(first_allowed > 0, ruled, -float("inf")), lambda: ruled)

@@ -109,13 +109,10 @@ def generate(
 
     Args:
         step: what a `Decoder`'s `make_step` returns; V, the last dimension of its logits, is known when it is traced.
-        memory: what the step reads, each tensor (B, ...).
-        state: what the step carries, each tensor (B, ...).
-        first_token_ids: (B,) int32, the first token that the step consumes. B may be 0. (Where texts must not
-            depend on their neighbours, the caller pads the batch to the decoder's `least_rows`.)
+        memory, state: what the step reads, and what it carries, each tensor (B, ...).
+        first_token_ids: (B,) int32, the first token that the step consumes. B may be 0; see `Decoder.least_rows`.
         sampling: one row of parameters per text.
-        end_id: the token that ends a text; it is counted.
-        padding_id: what stands after the end.
+        end_id, padding_id: the token that ends a text, which is counted, and what stands after it.
         limit: the most new tokens of any row; `max_new_tokens` is clipped to 0..`limit`.
         banned_ids: tokens that are never generated; a row that has no other possible token ends.
         prompt_token_ids: (B, T) ragged int32, what the repetition penalty and the n-gram rule have seen already.
@@ -123,16 +120,13 @@ def generate(
         surfaces: what each token is in a text, for stop texts.
     """
     # 1. Before the loop: how many tokens each row may have, and all random numbers at once.
-    # 2. At each step: logits → the next token, its log-probability, and whether it ends the row. Rows that have
-    #    ended run on until all have; nothing that they do is counted or returned. A row without any possible token,
-    #    because of NaN, bans or a stop text, has ended with the token before.
+    # 2. At each step: logits → the next token, its log-probability, and whether it ends the row. A row without any
+    #    possible token (NaN, bans, a stop text) ended with the one before. What an ended row does is not counted.
     # 3. After the loop: rows side by side, padded after their ends.
     max_tokens = tf.clip_by_value(sampling.max_new_tokens, 0, limit)
     steps = tf.maximum(tf.reduce_max(max_tokens), 0)  # the maximum of no rows is negative
     uniforms = samplers.uniform(sampling.seed, tf.range(steps)[:, None])  # (L, B)
     prompt = right_aligned_prompt(prompt_token_ids, first_token_ids)
-    if first_allowed is None:
-        first_allowed = tf.zeros([tf.shape(max_tokens)[0], 0], tf.int32)
     restrict, past = make_rules(sampling, prompt, first_allowed, surfaces, banned_ids, end_id)
     choose = _make_choice(sampling)
 
@@ -148,13 +142,11 @@ def generate(
         state, written = with_structure_of(state, new_state), written.write(index, token_ids)
         return index, tokens, log_probability, token_ids, state, past, written
 
-    # `tokens` is how many tokens each row will have, as far as is known: an end token lowers it.
-    # `written` has a spare first place, because an array without any place cannot be stacked.
+    # `tokens`: how many each row will have, as far as is known. `written`: one place more, for an array needs one.
     written = tf.TensorArray(tf.int32, steps + 1, element_shape=[None]).write(0, first_token_ids)
     values = (0, max_tokens, tf.zeros_like(max_tokens, tf.float32), first_token_ids, state, past, written)
-    index, tokens, log_probability, *_, written = while_loop(
-        lambda index, tokens, *_: index < tf.reduce_max(tokens), body, values
-    )
+    is_running = lambda index, tokens, *_: index < tf.reduce_max(tokens)  # noqa: E731
+    index, tokens, log_probability, *_, written = while_loop(is_running, body, values)
     token_ids = padded_after(tf.transpose(written.stack()[1 : index + 1]), tokens, padding_id)  # (B, L)
     ended = (tokens < max_tokens) | tf.reduce_any(token_ids == end_id, axis=1)
     return Generated(token_ids, tokens, log_probability, ended)

@@ -23,7 +23,7 @@ _PENALTY, _NGRAM, _MINIMUM, _STOP = range(4)  # columns of the parameters; from 
 def make_rules(
     sampling,
     prompt: tf.Tensor,
-    first_allowed: tf.Tensor,
+    first_allowed: tf.Tensor | None,
     surfaces: Sequence[str],
     banned_ids: Sequence[int],
     end_id: int,
@@ -33,7 +33,7 @@ def make_rules(
     Args:
         sampling: a `loop.Sampling`.
         prompt: (B, T) int32, as `samplers.right_aligned` returns it.
-        first_allowed: (B, V) int32, 1 for the tokens that may come first; (B, 0): all.
+        first_allowed: (B, V) int32, 1 for the tokens that may come first; None or (B, 0): all.
         surfaces: what each token is in a text, for stop texts.
         banned_ids: tokens that are never generated.
         end_id: the token that ends a text.
@@ -43,6 +43,8 @@ def make_rules(
         the first step. The past (B, ...) int32 is what the rules that some row asks for remember of prompt and text. A
         row that its stop text has ended has no possible token any more.
     """
+    if first_allowed is None:
+        first_allowed = tf.zeros([tf.shape(prompt)[0], 0], tf.int32)
     penalty, sizes, minimum = sampling.repetition_penalty, sampling.no_repeat_ngram, sampling.min_new_tokens
     stops = tf.strings.unicode_decode(sampling.stop, "UTF-8").to_tensor(-1)  # (B, characters)
     parameters = tf.concat([tf.stack([tf.bitcast(penalty, tf.int32), sizes, minimum], axis=1), stops], axis=1)

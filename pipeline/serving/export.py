@@ -42,7 +42,7 @@ def export(run: Run, version: int | None = None, max_new_tokens: int | None = No
         )
     # 1. Choose a free version.  2. Write to a temporary folder.  3. Rename it: a version that exists is complete.
     parent = run.folder / "export"
-    with _locked(parent):
+    with _locked(run.folder):
         target = parent / str(_version(parent, version))
         remove_leftovers(parent)
         with atomic_write(target) as temporary:
@@ -52,9 +52,9 @@ def export(run: Run, version: int | None = None, max_new_tokens: int | None = No
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Waits until no other process exports to a folder, and holds its lock; the system releases it however we end."""
+    """Waits until no other process exports a run, and holds its lock; the system releases it however we end."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as file:
+    with open(folder / "export.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

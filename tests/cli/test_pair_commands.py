@@ -98,7 +98,7 @@ def test_samples_and_beams_of_a_source(command, trained):
     status, out, _ = command("generate", trained[0], "3 red bird", "--samples", 2, "--beam-width", 3)
     assert status == 0 and len(out.splitlines()) == 2
     status, _, err = command("generate", trained[0], "3 red bird", "--samples", 4, "--beam-width", 3)
-    assert status == 2 and "n_best=4 is not allowed with beam_width=3" in one_line(err)
+    assert status == 2 and "samples=4 is more than beam_width=3" in one_line(err)
 
 
 def test_evaluation_with_beams_and_examples(command, trained):
@@ -149,8 +149,8 @@ def test_pairs_that_are_all_too_long_are_refused_with_what_would_take_them_in(co
     [
         ("one.tsv", [("a b",)], [], "one.tsv, line 1 has 1 column, but two are expected.*put a tab between"),
         ("three.tsv", [("a", "b", "c")], [], "has 3 columns, but two are expected.*corpus.source_field=1"),
-        ("empty.tsv", [("a", "b"), ("c", "")], [], "empty.tsv, line 2: the target is empty. Complete it, or delete"),
-        ("blank.tsv", [("a", "b"), ("  ", "d")], [], "line 2: the source is empty. Complete it, or delete"),
+        ("empty.tsv", [("a", "b"), ("c", "")], [], "empty.tsv, line 2: the target is empty: complete it, or leave"),
+        ("blank.tsv", [("a", "b"), ("  ", "d")], [], "line 2: the source is empty: complete it, or leave"),
         (
             "names.tsv",
             [("en", "fr"), ("a", "b")],
@@ -180,7 +180,7 @@ def test_parallel_files_of_unequal_length_are_answered_in_one_line(command, plac
     write(place / "two.txt", [("b",)] * 2)
     status, _, err = command("train", "translate", *TINY, "--data", "three.txt", "--target", "two.txt")
     assert status == 2 and "three.txt has 3 lines and two.txt has 2" in one_line(err)
-    assert "Add what is missing, or delete" in one_line(err)
+    assert "add to two.txt what is missing" in one_line(err)
 
 
 @pytest.mark.parametrize(

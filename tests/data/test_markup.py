@@ -189,3 +189,4 @@ def test_runs_of_before_read_as_they_did(tmp_path):
     assert read_texts(tmp_path, **before) == ["one\ntwo\n"]
     assert read_texts(tmp_path / "d.ndjson", **before) == ['{"text": "x"}']
     assert read_texts(tmp_path / "d.ndjson") == ["x"]
+    assert read_texts(write(tmp_path / "f.jsonlines", '{"text": "x"}')) == ["x"]

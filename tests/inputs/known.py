@@ -333,7 +333,7 @@ GENERATION = [
     option("a repetition penalty of 0", "--repetition-penalty 0", "repetition_penalty=0.0", "more than 0"),
     works("a repetition penalty near zero", "generate {run} the --repetition-penalty 1e-300", "the"),
     option("a negative number of new tokens", "--max-new-tokens -1", "max_new_tokens=-1", "at least 0"),
-    option("more new tokens than are made", "--max-new-tokens 1001", "max_new_tokens=1001", "at most 1000"),
+    option("more new tokens than are made", "--max-new-tokens 1000001", "max_new_tokens=1000001", "at most 1000000"),
     works("no new tokens", "generate {run} the --max-new-tokens 0", "the"),
     option("a negative seed to generate with", "--seed -1", "seed=-1", "at least 0"),
     option("a seed beyond 64 bits", f"--seed {10**30}", "seed=1000", "at most"),

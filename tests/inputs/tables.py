@@ -44,7 +44,7 @@ DELIMITED = [
         INSPECT.format("a.csv"),
         '"documents": 60,',
         '"carriage_returns": 0',
-        notices=("a.csv: columns are separated by semicolons.",),
+        notices=("a.csv: columns are separated by semicolons",),
         files=book(SEMICOLONS.encode("utf-16"), "a.csv"),
     ),
     works(
@@ -81,7 +81,7 @@ DELIMITED = [
         INSPECT.format("a.csv"),
         '"documents": 60,',
         f'"characters": {sum(map(len, SENTENCES))},',
-        notices=("a.csv has one column; the commas in it are part of its text.",),
+        notices=("a.csv has one column; the commas in it are part of its text",),
         files=book("text\n" + "\n".join(SENTENCES), "a.csv"),
     ),
     works(
