@@ -13,6 +13,7 @@ import tensorflow as tf
 
 _REGISTER = 16  # float32 numbers in the largest register of a processor
 _NUCLEUS_CANDIDATES = 256  # sorted first in the search for a nucleus; the whole vocabulary only if they fall short
+_ROUNDING = 2.0**-20  # of a sum of probabilities in float32: some units in the last place
 
 
 # === Rules: what may be generated at all ===
@@ -149,15 +150,16 @@ def keep_top_p(logits: tf.Tensor, p: tf.Tensor) -> tf.Tensor:
     """
     normalizer = tf.reduce_logsumexp(logits, axis=1, keepdims=True)
     p = tf.where(p < 1.0, p, 1.0)
+    reaches = p * (1.0 - _ROUNDING)  # so that tokens whose probabilities sum to p exactly are enough
 
     def search(candidates):
         """Returns the smallest logit inside the nucleus (B, 1), and whether the candidates hold all of it."""
         largest = tf.math.top_k(logits, candidates).values  # (B, candidates), sorted
         reached = tf.cumsum(tf.exp(largest - normalizer), axis=1)
         before = tf.pad(reached, [[0, 0], [1, 0]])[:, :-1]  # the probability of all that are likelier
-        inside = (before < p[:, None]) | (before == 0.0)
+        inside = (before < reaches[:, None]) | (before == 0.0)
         threshold = tf.reduce_min(tf.where(inside, largest, float("inf")), axis=1, keepdims=True)
-        return threshold, tf.reduce_all((reached[:, -1] >= p) | (p >= 1.0))
+        return threshold, tf.reduce_all((reached[:, -1] >= reaches) | (p >= 1.0))
 
     size = tf.shape(logits)[1]
     threshold, complete = search(tf.minimum(size, _NUCLEUS_CANDIDATES))

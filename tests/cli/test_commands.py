@@ -114,6 +114,24 @@ def test_options_for_pairs_are_refused_for_a_run_on_a_text(command, tiny_run):
     assert status == 2 and out == "" and "beam_width=2 is for runs on pairs" in one_line(err)
 
 
+def test_what_was_not_learnt_may_change(command, text_file, tmp_path):
+    """The same bytes under another path, other prompts and sampling settings, another patience, more epochs."""
+    typed = ["train", "kjv-characters", *SMALL, "--name", "same"]
+    assert command(*typed, "--data", text_file)[0] == 0
+    moved = tmp_path / "elsewhere" / "renamed.txt"
+    moved.parent.mkdir()
+    moved.write_bytes(text_file.read_bytes())
+    changes = ["sampling.prompts=the", "sampling.temperature=0.3", "sampling.stop=x", "training.patience=3"]
+    status, out, err = command(*typed, *changes, "training.epochs=2", "--data", moved)
+    assert status == 0 and "epoch 2/2" in err and "epoch 1/2" not in err
+    assert json.loads((tmp_path / "saved_models/same/config.json").read_text("utf-8"))["config"]["sampling"][
+        "stop"
+    ] == ["x"]
+    moved.write_bytes(text_file.read_bytes() + b"more\n")
+    status, _, err = command(*typed, "training.epochs=3", "--data", moved)
+    assert status == 2 and "the text itself is different" in err and "--name" in err and "elete" not in one_line(err)
+
+
 def test_other_settings_under_the_same_name_are_refused(command, text_file):
     train = ("train", "kjv-characters", *SMALL, "--data", text_file, "--name", "mine")
     assert command(*train)[0] == 0

@@ -126,6 +126,17 @@ def test_top_p_keeps_the_smallest_set_and_its_ties(logits, seed):
         assert kept.tolist() == np.where(row >= threshold, row, -math.inf).tolist()
 
 
+def test_tokens_that_sum_to_p_are_enough():
+    """Rounding let one more token in."""
+    for shares in ([4, 3, 2, 1], [5, 2, 2, 1], [6, 3, 1], [1, 2, 3, 4, 5, 6, 7], [12, 9, 7, 5, 3, 2, 1]):
+        shares = sorted(shares, reverse=True)
+        for count in range(1, len(shares)):
+            p = sum(shares[:count]) / sum(shares)
+            logits = np.log(np.array([shares], np.float32) / sum(shares))
+            kept = int(np.isfinite(samplers.keep_top_p(rows(logits), rows([p])).numpy()).sum())
+            assert kept == sum(share >= shares[count - 1] for share in shares), (shares, count)
+
+
 def test_a_top_p_that_is_no_number_keeps_all():
     logits = rows([[1, 2, 3], [1, 2, 3]])
     assert samplers.keep_top_p(logits, rows([math.nan, 0.5])).numpy().tolist() == [[1, 2, 3], [-math.inf, -math.inf, 3]]

@@ -300,11 +300,19 @@ def test_wrong_settings_are_refused(tiny_run, settings, words):
         generation.generate(tiny_run, ["the"], **settings)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("temperature", 0.5), ("top_k", 3), ("top_p", 0.9), ("min_p", 0.1), ("repetition_penalty", 1.1)]
-    + [("stop", ("a",)), ("min_new_tokens", 2)],
-)
+IGNORED = {"temperature": 0.5, "top_k": 3, "top_p": 0.9, "min_p": 0.1, "repetition_penalty": 1.1}
+IGNORED |= {"stop": ("a",), "min_new_tokens": 2}
+
+
+def test_every_sampling_parameter_means_something_to_beams_or_is_refused(tiny_run):
+    assert set(IGNORED) | {"max_new_tokens", "no_repeat_ngram"} == set(sampling_parameters())
+    plain = {"max_new_tokens": 20, "no_repeat_ngram": 0, "length_penalty": 9.0, "beam_width": 4, "n_best": 4}
+    texts = generation.generate(tiny_run, ["", "the"], **plain)
+    for change in ({"max_new_tokens": 2}, {"no_repeat_ngram": 1}, {"length_penalty": -9.0}, {"n_best": 3}):
+        assert generation.generate(tiny_run, ["", "the"], **plain | change) != texts, change
+
+
+@pytest.mark.parametrize(("name", "value"), IGNORED.items())
 def test_a_beam_search_refuses_what_it_would_ignore(tiny_run, name, value):
     words = refusal(lambda: generation.generate(tiny_run, ["the"], beam_width=2, **{name: value}))
     assert f"{name}={value}" in words and "max_new_tokens, no_repeat_ngram" in words and "beam_width=0" in words
