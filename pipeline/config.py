@@ -87,7 +87,7 @@ class CorpusConfig(Section):
     )
     lists: str = setting(
         "references",
-        "pairs: a list of texts as target, in .jsonl: references, each of which makes a pair, or lines of one text",
+        "a list of texts as a target, in .jsonl: references, each of which makes a pair, or lines of one text",
         choices=("references", "lines"),
         earlier="lines",
     )

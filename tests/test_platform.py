@@ -13,11 +13,12 @@ import pytest
 import tensorflow as tf
 
 import pipeline
-from pipeline.models.graph import nodes_of
+from pipeline.models.graph import layers_of, nodes_of
 
 PACKAGE = Path(pipeline.__file__).parent
 PRIVATE = {
     ("models/graph.py", "_nodes_by_depth"),
+    ("models/graph.py", "_flatten_layers"),
     ("training/optimizers.py", "_all_reduce_sum_gradients"),
     ("training/optimizers.py", "_get_variable_index"),
 }
@@ -55,6 +56,14 @@ def test_a_functional_model_knows_its_calls_in_order():
     assert second.arguments.kwargs["initial_state"][0] is lstm.outputs[1]
     assert add.arguments.args[0][1] is second.outputs[0] is not None
     assert not any(node.is_input for node in nodes)
+
+
+def test_a_layer_knows_the_layers_inside_it():
+    """`models.graph.layers_of` reads `_flatten_layers`."""
+    ids = keras.Input((None, 3))
+    both = keras.layers.Bidirectional(keras.layers.LSTM(2, return_sequences=True, name="lstm"), name="both")
+    model = keras.Model(ids, keras.Sequential([keras.layers.Dense(2, name="inner")], name="nested")(both(ids)))
+    assert {"both", "forward_lstm", "backward_lstm", "nested", "inner"} <= {layer.name for layer in layers_of(model)}
 
 
 def test_an_optimizer_sums_gradients_over_replicas_where_it_can_be_told_not_to(monkeypatch):

@@ -182,6 +182,8 @@ few_tokens = st.integers(0, 5) | st.integers(0, 5) | st.integers(-(2**31), 5)
 many_tokens = st.integers(0, 60).flatmap(lambda i: any_int32 if i == 53 else few_tokens)
 PARAMETERS = {
     "max_new_tokens": many_tokens,
+    "min_new_tokens": many_tokens,
+    "stop": st.just("") | st.text(max_size=3) | st.lists(st.text(max_size=2), max_size=3).map("\0".join),
     "seed": any_int64,
     **{name: values | (any_float if DTYPES[name] == np.float32 else any_int32) for name, values in usual.items()},
 }

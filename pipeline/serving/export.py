@@ -43,6 +43,7 @@ def export(run: Run, version: int | None = None, max_new_tokens: int | None = No
     # 1. Choose a free version.  2. Write to a temporary folder.  3. Rename it: a version that exists is complete.
     parent = run.folder / "export"
     with _locked(run.folder):
+        parent.mkdir(exist_ok=True)
         target = parent / str(_version(parent, version))
         remove_leftovers(parent)
         with atomic_write(target) as temporary:
@@ -53,7 +54,6 @@ def export(run: Run, version: int | None = None, max_new_tokens: int | None = No
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Waits until no other process exports a run, and holds its lock; the system releases it however we end."""
-    folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "export.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

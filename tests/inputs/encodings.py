@@ -17,7 +17,7 @@ POEMS = "\n\n \n".join(f"a poem, number {n:02}\nof two lines" for n in range(60)
 MARKED = "\n***\n".join(f"a story, number {n:02}\n\nof two paragraphs" for n in range(60)) + "\n"
 NAMES = "".join(sorted(f"{first}{second}an\n" for first in "ABDFGHKLMNPRSTVW" for second in "aeiouy"))
 READ = "is read as {} (it is not UTF-8: byte"
-PAIRED = "train translate {small} {small_pairs} tokenizer.level=word --data a.txt --target b.txt"
+PAIRED = "inspect a.txt --target b.txt --json"
 
 
 def two(one, other, names=("a.txt", "b.txt")):
@@ -63,7 +63,7 @@ FOUND = [
     works(
         "parallel files in two encodings",
         PAIRED,
-        '"epoch": 1',
+        '"pairs": ',
         notices=(f"a.txt {READ.format('cp1252')}",),
         files=two(
             "".join(f"Élève numéro {n}\n" for n in range(60)).encode("cp1252"),
@@ -250,7 +250,7 @@ DOCUMENTS = [
     works(
         "lone carriage returns inside lines of parallel files",
         PAIRED,
-        '"epoch": 1',
+        '"pairs": ',
         files=two(
             "".join(f"Hours {n}.{chr(13) * (n == 7)} Mornings only.\n" for n in range(60)),
             "".join(f"Zeiten {n}. Nur vormittags.\r\n" for n in range(60)),
@@ -285,7 +285,7 @@ DOCUMENTS = [
     works(
         "parallel files of which one ends with blank lines",
         PAIRED,
-        '"epoch": 1',
+        '"pairs": ',
         files=two("".join(f"{n} one\n" for n in range(60)) + "\n\n", "".join(f"{n} eins\n" for n in range(60))),
     ),
 ]

@@ -137,8 +137,8 @@ DELIMITED = [
     ),
     works(
         "such a row, left out",
-        f"{TRAIN} --data a.tsv corpus.incomplete_rows=skip",
-        '"epoch": 1',
+        "inspect a.tsv --pairs --json corpus.incomplete_rows=skip",
+        '"pairs": ',
         notices=("a.tsv: 1 row is incomplete, and left out.",),
         files=book(table(ODD), "a.tsv"),
     ),
@@ -252,8 +252,8 @@ JSON = [
     ),
     works(
         "null for a target, left out",
-        f"{TRAIN} --data a.jsonl corpus.incomplete_rows=skip",
-        '"epoch": 1',
+        "inspect a.jsonl --pairs --json corpus.incomplete_rows=skip",
+        '"pairs": ',
         notices=("a.jsonl: 1 row is incomplete, and left out.",),
         files=book(NULL, "a.jsonl"),
     ),
