@@ -1,6 +1,7 @@
 """Functions from strings to strings, on decoders of a few lines."""
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -39,7 +40,7 @@ def decoder(scale=1.0, end=-2.0, **changes):
     return Decoder(start, make_step, least_rows=2)
 
 
-def functions(sampling=None, limit=30, **options):
+def text_functions(sampling=None, limit=30, **options):
     sampling = sampling or SamplingConfig(max_new_tokens=12)
     return TextFunctions(TOKENIZER, decoder(**options), sampling, output_size=SIZE, limit=limit)
 
@@ -48,16 +49,23 @@ def pair_functions(sampling, source_tokenizer=TOKENIZER):
     return PairFunctions(source_tokenizer, TOKENIZER, decoder(end=-99.0), sampling, output_size=SIZE, limit=30)
 
 
+@functools.cache
+def compiled(sampling):
+    """Functions whose graph is traced once for all tests; `end` makes texts of different lengths."""
+    return text_functions(sampling, end=1.0)
+
+
 def ask(texts, prompts, seeds=None, **fields):
     """Calls `generate`; a number stands for all rows."""
     settings = Sampling.of(SamplingConfig(**({"max_new_tokens": 12, "temperature": 1.0} | fields)))
     rows = settings.repeat(len(prompts))._replace(seed=tf.constant(seeds or range(len(prompts)), tf.int64))
-    return {name: value.numpy() for name, value in texts.generate(tf.constant(prompts), *rows).items()}
+    generate, _ = texts.signatures()["generate"]
+    return {name: value.numpy() for name, value in generate(tf.constant(prompts), *rows).items()}
 
 
 def test_inputs_follow_from_the_sampling_configuration():
     """Every input of `generate` besides the text is a setting, or the seed: no second list of names."""
-    signatures = functions().signatures()
+    signatures = text_functions().signatures()
     inputs = {name: {spec.name: spec.dtype for spec in specs} for name, (_, specs) in signatures.items()}
     kinds = {int: tf.int32, float: tf.float32, tuple: tf.string}
     expected = {name: kinds[kind] for name, kind in sampling_parameters().items()}
@@ -85,16 +93,16 @@ def test_serving_default_uses_each_setting_of_the_run(name):
     prompts = ["", "abc", "hg", "a"]
     own = SamplingConfig(max_new_tokens=12, temperature=1.0)
     changed = dataclasses.replace(own, **{name: CHANGES[name]})
-    plain, other = (functions(config, end=1.0).serve(tf.constant(prompts))["text"].numpy() for config in (own, changed))
+    plain, other = (compiled(config).serve(tf.constant(prompts))["text"].numpy() for config in (own, changed))
     assert plain.tolist() != other.tolist()
     seeds = tf.strings.to_hash_bucket_fast(prompts, 2**62).numpy().tolist()
-    asked = ask(functions(end=1.0), prompts, seeds, **{name: CHANGES[name]})
+    asked = ask(compiled(own), prompts, seeds, **{name: CHANGES[name]})
     assert asked["text"].tolist() == other.tolist()
 
 
 def test_rows_that_pad_a_batch_ask_for_nothing():
     """They asked for top_p=0 and a penalty of 0, which slowed a single text down, and changed one with NaN."""
-    texts = functions()
+    texts = text_functions()
     request = (tf.constant(["ab"]), Sampling.of(SamplingConfig()).repeat(1))
     prompts, padded = texts._padded(request, ("", Sampling.of(NO_SAMPLING)))
     assert prompts.numpy().tolist() == [b"ab", b""]
@@ -114,7 +122,7 @@ def test_rows_that_pad_a_batch_ask_for_nothing():
 
 def test_a_row_with_rules_does_not_change_its_neighbour():
     """What one asks for takes another path through the graph, and the other's text stays."""
-    prompts, texts = ["abab", "abab"], functions()
+    prompts, texts = ["abab", "abab"], text_functions()
     alone = ask(texts, prompts[:1], [3], min_p=0.05)
     rules = {"no_repeat_ngram": 2, "repetition_penalty": 1.5, "top_k": 3, "top_p": 0.8, "min_p": 0.2}
     for name, value in rules.items():
@@ -127,8 +135,8 @@ def test_a_row_with_rules_does_not_change_its_neighbour():
 
 
 def test_the_ngram_rule_sees_the_prompt_and_the_text():
-    made = ask(functions(), ["abcd", "ha", ""] * 4, no_repeat_ngram=2, max_new_tokens=12)
-    free = ask(functions(), ["abcd", "ha", ""] * 4, max_new_tokens=12)
+    made = ask(text_functions(), ["abcd", "ha", ""] * 4, no_repeat_ngram=2, max_new_tokens=12)
+    free = ask(text_functions(), ["abcd", "ha", ""] * 4, max_new_tokens=12)
 
     def repeats(texts):
         wholes = [prompt + text.decode() for prompt, text in zip(["abcd", "ha", ""] * 4, texts, strict=True)]
@@ -138,7 +146,7 @@ def test_the_ngram_rule_sees_the_prompt_and_the_text():
 
 
 def test_beams_take_the_ngram_rule():
-    texts = functions(scale=0.3, end=-99.0, a=5.0)
+    texts = text_functions(scale=0.3, end=-99.0, a=5.0)
 
     def best(size):
         search = Search(tf.constant([6, 6]), tf.constant([0, size]), tf.constant([3, 3]), tf.zeros([2]))
@@ -150,7 +158,7 @@ def test_beams_take_the_ngram_rule():
 
 
 def test_the_best_of_one_beam_is_greedy():
-    texts = functions(end=-99.0)
+    texts = text_functions(end=-99.0)
     greedy = ask(texts, ["ab"], temperature=0.0)
     search = Search(*(tf.constant([value]) for value in (12, 0, 1, 0.0)))
     beams = texts.beam_search(tf.constant(["ab"]), *search)
@@ -160,16 +168,16 @@ def test_the_best_of_one_beam_is_greedy():
 
 def test_banned_tokens_and_the_limit():
     """Neither special tokens, nor outputs without a token, nor more tokens than the limit."""
-    made = ask(functions(limit=10), [""] * 40, max_new_tokens=1000)
+    made = ask(text_functions(limit=10), [""] * 40, max_new_tokens=1000)
     assert made["tokens"].max() == 10 and not any(b"<" in text for text in made["text"])
-    unknown = functions(SamplingConfig(allow_unknown=True))
+    unknown = text_functions(SamplingConfig(allow_unknown=True))
     assert any(b"<unk>" in text for text in ask(unknown, [""] * 40)["text"])
 
 
 def test_inputs_of_different_lengths_are_refused():
     rows = Sampling.of(SamplingConfig()).repeat(3)._replace(min_p=tf.zeros([2]))
     with pytest.raises(tf.errors.InvalidArgumentError, match="same first dimension"):
-        functions().generate(tf.constant(["a"] * 3), *rows)
+        text_functions().generate(tf.constant(["a"] * 3), *rows)
 
 
 def test_pairs_start_from_nothing_and_are_limited_by_the_source():
@@ -180,12 +188,12 @@ def test_pairs_start_from_nothing_and_are_limited_by_the_source():
     assert made["text"][0] == b""
     free = ask(pair_functions(SamplingConfig()), ["a"], max_new_tokens=30, temperature=0.0)
     assert free["tokens"].tolist() == [30]
-    assert not texts.continues and functions().continues
+    assert not texts.continues and text_functions().continues
 
 
 def test_an_export_keeps_all_tokenizers():
     other = build(TokenizerConfig(level="word"), ["one two"])
-    assert pair_functions(SamplingConfig()).tokenizers == functions().tokenizers == [TOKENIZER]
+    assert pair_functions(SamplingConfig()).tokenizers == text_functions().tokenizers == [TOKENIZER]
     assert pair_functions(SamplingConfig(), other).tokenizers == [TOKENIZER, other]
 
 
@@ -206,10 +214,9 @@ def words(level="word", cleaning=AS_IT_IS, text="In the beginning God created a 
 
 @pytest.mark.parametrize("level", ["word", "whitespace", "subword"])
 def test_a_prompt_may_end_inside_a_token(level):
-    texts = words(level)
+    texts, seeds = words(level), list(range(5))
     for prompt in ("In the ", "In the beginn", "In the begi"):
-        for seed in range(5):
-            [made] = ask(texts, [prompt], [seed], max_new_tokens=3)["text"]
+        for made in ask(texts, [prompt] * 5, seeds, max_new_tokens=3)["text"]:
             whole = prompt + made.decode()
             if level == "subword" and prompt[-1] != " ":
                 continue
@@ -241,7 +248,7 @@ def test_beams_complete_a_token_too():
 
 
 def test_a_text_ends_before_its_stop_text():
-    texts = functions(end=-99.0)
+    texts = text_functions(end=-99.0)
     free = ask(texts, ["ab"] * 4, [7] * 4)["text"][0].decode()
     stops = (free[3:5], free[5], free[-2:], "no such")
     for stop in stops:

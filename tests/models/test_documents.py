@@ -306,7 +306,7 @@ def test_a_run_trains_scores_exports_and_generates(trained, tmp_path):
     here = generation.generate(trained, ["the", "我喜歡", ""], seed=3)
     exported = generation.generate(export.export(trained), ["the", "我喜歡", ""], seed=3)
     assert [g.text for g in exported] == [g.text for g in here]
-    alone = generation.generate(trained, ["我喜歡"], seed=4)[0]
+    alone = generation.generate(trained, ["我喜歡"], seed=generation.row_seed(3, 1))[0]
     assert alone.text == here[1].text
     assert load(trained.folder).config == trained.config
 
