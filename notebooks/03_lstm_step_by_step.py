@@ -822,6 +822,8 @@ again = served.signatures["generate"](
     min_p=tf.constant([0.0]),
     repetition_penalty=tf.constant([1.0]),
     no_repeat_ngram=tf.constant([0]),
+    min_new_tokens=tf.constant([0]),
+    stop=tf.constant([""]),
     seed=tf.constant([0], tf.int64),
 )
 print("the same as before the export:", again["text"].numpy()[0].decode() == greedy.text)

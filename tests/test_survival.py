@@ -25,7 +25,8 @@ def test_a_signal_before_the_first_step_stops_at_once(tmp_path, number):
     moment = survival.Moment(survival.MOMENTS["the vocabulary is built"].is_here, 0.0, number)
     process = survival.Process(tmp_path, *survival.train_command(["kjv-words"]))
     assert process.stop_at(moment, tmp_path, random.Random(1)) == 128 + number
-    assert process.said.endswith("pipeline: Stopped. The same command resumes from there.\n")
+    said = "Stopped. The same command resumes from the last checkpoint, or from the beginning if there is none.\n"
+    assert process.said.endswith(f"pipeline: {said}")
 
 
 def test_kills_are_shared_out():

@@ -43,6 +43,10 @@ class Decoder(NamedTuple):
     make_step: Callable[[], Step]
     least_rows: int = 2
 
+    def step(self, token_ids: tf.Tensor, memory: Nested, state: Nested) -> tuple[tf.Tensor, Nested]:
+        """Runs a single step, for a look by hand; for several, call `make_step` once."""
+        return self.make_step()(token_ids, memory, state)
+
 
 class Sampling(collections.namedtuple("Sampling", [*sampling_parameters(), "seed"])):
     """How each row's text is drawn: the parameters that `SamplingConfig` declares with `per_row`, and a seed.
