@@ -150,8 +150,9 @@ def generate(
     written = tf.TensorArray(tf.int32, steps + 1, element_shape=[None]).write(0, first_token_ids)
     values = (0, max_tokens, tf.zeros_like(max_tokens, tf.float32), first_token_ids, state, past, written)
     is_running = lambda index, tokens, *_: index < tf.reduce_max(tokens)  # noqa: E731
-    index, tokens, log_probability, *_, written = while_loop(is_running, body, values)
-    token_ids = padded_after(tf.transpose(written.stack()[1 : index + 1]), tokens, padding_id)  # (B, L)
+    _, tokens, log_probability, *_, written = while_loop(is_running, body, values)
+    longest = tf.maximum(tf.reduce_max(tokens), 0)
+    token_ids = padded_after(tf.transpose(written.stack()[1 : longest + 1]), tokens, padding_id)  # (B, L)
     ended = (tokens < max_tokens) | tf.reduce_any(token_ids == end_id, axis=1)
     return Generated(token_ids, tokens, log_probability, ended)
 
