@@ -117,7 +117,7 @@ def generate(
         first_token_ids: (B,) int32, the first token that the step consumes. B may be 0; see `Decoder.least_rows`.
         sampling: one row of parameters per text.
         end_id, padding_id: the token that ends a text, which is counted, and what stands after it.
-        limit: the most new tokens of any row; `max_new_tokens` is clipped to 0..`limit`.
+        limit: `max_new_tokens` is clipped to 0..`limit`.
         banned_ids: tokens that are never generated; a row that has no other possible token ends.
         prompt_token_ids: (B, T) ragged int32, what the repetition penalty and the n-gram rule have seen already.
         first_allowed: (B, V) int32, 1 for the tokens that may come first; None or (B, 0): all.
@@ -141,18 +141,17 @@ def generate(
         is_possible = tf.gather(allowed, token_ids, batch_dims=1) > -float("inf")  # false for NaN too
         tokens = tf.where(is_possible, tokens, tf.minimum(tokens, index))
         log_probability += tf.where(index < tokens, _log_probability_of(token_ids, logits), 0.0)
-        index += 1
-        tokens = tf.where(token_ids == end_id, tf.minimum(tokens, index), tokens)
-        state, written = with_structure_of(state, new_state), written.write(index, token_ids)
-        return index, tokens, log_probability, token_ids, state, past, written
+        tokens = tf.where(token_ids == end_id, tf.minimum(tokens, index + 1), tokens)
+        state, written = with_structure_of(state, new_state), written.write(index + 1, token_ids)
+        return index + 1, tokens, log_probability, token_ids, state, past, written
 
-    # `tokens`: how many each row will have, as far as is known. `written`: one place more, for an array needs one.
+    # `tokens`: how many each row will have, as far as is known. An array needs one place at least.
     written = tf.TensorArray(tf.int32, steps + 1, element_shape=[None]).write(0, first_token_ids)
     values = (0, max_tokens, tf.zeros_like(max_tokens, tf.float32), first_token_ids, state, past, written)
     is_running = lambda index, tokens, *_: index < tf.reduce_max(tokens)  # noqa: E731
     _, tokens, log_probability, *_, written = while_loop(is_running, body, values)
-    longest = tf.maximum(tf.reduce_max(tokens), 0)
-    token_ids = padded_after(tf.transpose(written.stack()[1 : longest + 1]), tokens, padding_id)  # (B, L)
+    written = written.stack()[1 : tf.maximum(tf.reduce_max(tokens), 0) + 1]  # up to the longest text
+    token_ids = padded_after(tf.transpose(written), tokens, padding_id)  # (B, L)
     ended = (tokens < max_tokens) | tf.reduce_any(token_ids == end_id, axis=1)
     return Generated(token_ids, tokens, log_probability, ended)
 
