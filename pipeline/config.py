@@ -246,9 +246,7 @@ class SamplingConfig(Section):
     no_repeat_ngram: int = setting(
         0, "no n-gram of this length occurs twice; 0: off", minimum=0, maximum=MAX_NEW_TOKENS, per_row=True
     )
-    stop: tuple[str, ...] = setting(
-        (), "a text ends where one of these begins, which is not part of it; a line end is \\n", per_row=True
-    )
+    stop: tuple[str, ...] = setting((), "a text ends where one of these begins, which is not part of it", per_row=True)
     allow_unknown: bool = setting(False, "allow the unknown token to be generated")
     max_length_ratio: float = setting(
         0.0,

@@ -31,20 +31,20 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     "did you mean 'lstm'? Allowed: gru, lstm"
     """
     allowed = sorted(allowed)
-    close = [each for each in allowed if name and each.startswith(name)] or difflib.get_close_matches(
-        name, allowed, n=1
-    )
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    meant = most_similar(name, allowed)
+    hint = f"did you mean {meant!r}? " if meant else ""
     return f"{hint}Allowed: {', '.join(allowed) or 'none'}"
 
 
-def is_misspelt(name: str, allowed: Iterable[str]) -> bool:
-    """Whether one of the allowed names was probably meant.
+def most_similar(name: str, allowed: Iterable[str]) -> str:
+    """Returns the allowed name that was probably meant; "" if none was.
 
-    >>> is_misspelt("text", ["id", "texts"]), is_misspelt("text", ["id", "English"])
-    (True, False)
+    >>> most_similar("text", ["id", "texts"]), most_similar("text", ["id", "English"])
+    ('texts', '')
     """
-    return "did you mean" in nearest(name, allowed)
+    allowed = sorted(allowed)
+    begins = (each for each in allowed if name and each.startswith(name))
+    return next(begins, "") or next(iter(difflib.get_close_matches(name, allowed, n=1)), "")
 
 
 def require_count(name: str, value: int, maximum: int) -> None:

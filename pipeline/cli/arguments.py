@@ -77,15 +77,15 @@ def add_run_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def add_encoding_argument(
-    command: argparse.ArgumentParser, default: str = "auto, which looks for it in each file"
+    command: argparse.ArgumentParser, what: str = "the files", default: str = "auto, which looks for it"
 ) -> None:
-    """Adds the encoding of the files.
+    """Adds the option `--encoding`.
 
     Args:
         command: to which it is added.
-        default: what the help says of it.
+        what, default: what the help says: what is in that encoding, and what happens without the option.
     """
-    text = f"encoding of the files by its Python name, such as gb18030 or cp1252 (default: {default})"
+    text = f"encoding of {what} by its Python name, such as gb18030 or cp1252 (default: {default})"
     command.add_argument("--encoding", metavar="NAME", help=text)
 
 

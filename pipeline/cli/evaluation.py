@@ -26,7 +26,8 @@ from pipeline.settings import RequestError, require_count
 
 PAIR_PRESET = "translate"  # by which pairs are inspected if no preset is named
 # Settings which only pairs have, and whose mention says that the files hold some.
-PAIR_SETTINGS = ("corpus.source_field", "corpus.target_field", "corpus.target_files", "corpus.swap", "corpus.lists")
+PAIR_SETTINGS = {f"corpus.{field.name}" for field in dataclasses.fields(CorpusConfig) if field.metadata["pairs_only"]}
+PAIR_SETTINGS |= {"corpus.lists"}
 # Options for runs on pairs. The evaluation refuses them for other runs.
 PAIR_OPTIONS = {
     "beam_width": (whole_number, "search for each output with this number of beams (default: 0, greedy)"),
@@ -70,8 +71,7 @@ def inspect(options: argparse.Namespace) -> None:
 
 
 def _inspected(options: argparse.Namespace) -> RunConfig:
-    """Returns the configuration with which the files are read: of pairs, if anything asks for them or shows them."""
-    notices.forget()
+    """Returns the configuration with which the files are read: one for pairs if it is asked for, or they hold pairs."""
     words = [*options.files, *options.target]
     settings = [*filter(SETTING.match, words), *encoding_settings(options)]
     files, targets = ([word for word in each if not SETTING.match(word)] for each in (options.files, options.target))
@@ -97,7 +97,7 @@ def _inspected(options: argparse.Namespace) -> RunConfig:
 
 
 def _hold_pairs(config: RunConfig) -> bool:
-    """Whether all files are tables of pairs, by their first rows."""
+    """Whether all files are tables that hold pairs, by their first rows."""
     from pipeline.data import readers, tables
 
     paths = [path for argument in config.corpus.files for path in readers.expand(argument)]

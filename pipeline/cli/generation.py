@@ -7,11 +7,12 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.cli.arguments import (
     MAX_TEXTS,
+    add_encoding_argument,
     add_run_folder_argument,
     number,
     require_at_least_one,
@@ -47,6 +48,7 @@ def add_generate_arguments(command: argparse.ArgumentParser) -> None:
         "--file", metavar="FILE", help="one prompt of several lines; a line end at its end is left out"
     )
     command.add_argument("--interactive", action="store_true", help="ask for one prompt after the other, until Ctrl-D")
+    add_encoding_argument(command, "--file and of standard input")
     command.add_argument(
         "--samples",
         type=whole_number,
@@ -70,7 +72,7 @@ def generate(options: argparse.Namespace) -> None:
     """Continues prompts, or turns sources into targets, and prints the texts as they are made."""
     _refuse_two_ways(options)
     require_at_least_one("samples", options.samples)
-    prompts = [] if options.interactive else _prompts(options.prompts, options.file)
+    prompts = [] if options.interactive else _prompts(options)
     _refuse_too_many(options.samples, len(prompts))
     folder = _run_or_export(options.source)
     start_tensorflow(share_cores=True)
@@ -78,12 +80,10 @@ def generate(options: argparse.Namespace) -> None:
 
     names = [*sampling_parameters(), *SEARCH_OPTIONS]
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
-    if "stop" in given:
-        given["stop"] = [text.replace("\\n", "\n").replace("\\t", "\t") for text in given["stop"]]
     texts = generation.open_texts(folder)
     _check_samples(options, given.get("temperature", texts.settings.get("temperature")))
     if options.interactive:
-        _converse(texts, given)
+        _converse(texts, given, options.encoding or "auto")
     elif options.beam_width:
         _print_parts(generation.generate_in_parts(texts, prompts, n_best=options.samples, **given), texts, options)
     else:
@@ -135,17 +135,25 @@ def _say_what_was_unusual(made, texts) -> None:
         )
 
 
-def _converse(texts, given) -> None:
-    """Answers one line after the other, token by token where the text continues its prompt."""
-    from pipeline.serving import generation
-
-    if sys.stdin.isatty():
-        say("A prompt, then Enter; Ctrl-D ends.")
-    for turn in itertools.count():
+def _typed(encoding: str) -> Iterator[str]:
+    """Yields one prompt after the other, from the terminal or line by line from standard input."""
+    if not sys.stdin.isatty():
+        for line in sys.stdin.buffer:
+            yield from _lines(line, encoding)
+        return
+    say("A prompt, then Enter; Ctrl-D ends.")
+    while True:
         try:
-            prompt = input("> " if sys.stdin.isatty() else "")
+            yield _without_surrogates(input("> "))
         except EOFError:
             return
+
+
+def _converse(texts, given, encoding: str) -> None:
+    """Answers one prompt after the other, token by token where the text continues it."""
+    from pipeline.serving import generation
+
+    for turn, prompt in enumerate(_typed(encoding)):
         options = given | {"seed": generation.row_seed(given.get("seed", 0), turn)}
         if not texts.continues or options.get("beam_width"):
             print(generation.generate(texts, [prompt], **options)[0].text, flush=True)
@@ -199,46 +207,64 @@ def export(options: argparse.Namespace) -> None:
 def _add_option(command: argparse.ArgumentParser, name: str, kind, text: str) -> None:
     option = "--" + name.replace("_", "-")
     if kind is None:
-        command.add_argument(option, action="append", metavar="TEXT", help=f"{text}; may be repeated")
+        text = f"{text}; \\n is a line end; may be repeated"
+        command.add_argument(option, type=_unescaped, action="append", metavar="TEXT", help=text)
     else:
         command.add_argument(option, type=kind, metavar="N" if kind is whole_number else "X", help=text)
 
 
-def _prompts(words: Sequence[str], file: str | None) -> list[str]:
+def _unescaped(text: str) -> str:
+    """Returns an option's text, in which a line end or a tab is hard to type.
+
+    >>> _unescaped("one\\\\n")
+    'one\\n'
+    """
+    return text.replace("\\n", "\n").replace("\\t", "\t")
+
+
+def _prompts(options: argparse.Namespace) -> list[str]:
     """Returns the prompts of the command line, of a file, or of standard input."""
-    if file is not None:
-        return [_read_prompt(file)]
-    if list(words) == ["-"]:
-        return _lines(sys.stdin.buffer.read())
-    return [os.fsencode(word).decode("utf-8", "replace") for word in words] or [""]
+    if options.file is not None:
+        return [_read_prompt(options.file, options.encoding or "auto")]
+    if options.prompts == ["-"]:
+        return _lines(sys.stdin.buffer.read(), options.encoding or "auto")
+    return [_without_surrogates(word) for word in options.prompts] or [""]
 
 
-def _read_prompt(file: str) -> str:
+def _read_prompt(file: str, encoding: str) -> str:
     from pipeline.data.encodings import decode
 
     path = Path(file)
     if not path.is_file():
         raise RequestError(f"{file} does not exist in or from {Path.cwd()}, or is no file: name a text file.")
-    text = "".join(decode(path, CorpusConfig()))
+    return _without_line_end("".join(decode(path, CorpusConfig(encoding=encoding))))
+
+
+def _lines(content: bytes, encoding: str) -> list[str]:
+    """Returns the lines of standard input."""
+    from pipeline.data.encodings import decode_bytes
+
+    text = decode_bytes(content, "Standard input", encoding)
+    return [line.removesuffix("\r") for line in _without_line_end(text).split("\n")] if text else []
+
+
+def _without_line_end(text: str) -> str:
     return text.removesuffix("\n").removesuffix("\r")
 
 
-def _lines(content: bytes) -> list[str]:
-    """Returns the lines of standard input, which may begin with a byte-order mark; other bytes become U+FFFD."""
-    from pipeline.data.encodings import BYTE_ORDER_MARKS
-
-    mark = next((mark for mark in BYTE_ORDER_MARKS if content.startswith(mark)), b"")
-    text = content[len(mark) :].decode(BYTE_ORDER_MARKS.get(mark, "utf-8"), "replace")
-    lines = text.removesuffix("\n").split("\n") if text else []
-    return [line.removesuffix("\r") for line in lines]
+def _without_surrogates(word: str) -> str:
+    """Returns a word of the command line or the terminal; bytes that are not UTF-8 become U+FFFD."""
+    return os.fsencode(word).decode("utf-8", "replace")
 
 
 def _refuse_two_ways(options: argparse.Namespace) -> None:
-    """Refuses prompts that come in two ways, and options that an interactive session could not follow."""
+    """Refuses prompts that come in two ways, and options that would have no effect."""
     ways = {"PROMPT": options.prompts, "--file": options.file is not None, "--interactive": options.interactive}
     given = [name for name, value in ways.items() if value]
     if len(given) > 1:
         raise RequestError(f"{' and '.join(given)} are two ways to give prompts: leave one out.")
+    if options.encoding is not None and not (options.file or options.interactive or options.prompts == ["-"]):
+        raise RequestError("--encoding is that of --file or of standard input: prompts on the command line have none.")
     if options.interactive and (options.samples > 1 or options.json):
         raise RequestError("--interactive writes one text for each prompt: leave out --samples and --json.")
 
@@ -247,13 +273,13 @@ def _check_samples(options: argparse.Namespace, temperature: float | None) -> No
     """Refuses several samples that would all be the same, and more than the beams find."""
     if options.beam_width and options.samples > options.beam_width:
         raise RequestError(
-            f"samples={options.samples} is more than beam_width={options.beam_width}: so many beams find at most that "
+            f"samples={options.samples} is more than beam_width={options.beam_width}: that many beams find at most as "
             "many texts. Set a larger --beam-width, up to 8, or fewer --samples."
         )
     if options.samples > 1 and not options.beam_width and temperature == 0:
         raise RequestError(
-            f"samples={options.samples} with temperature=0 would be the same text {options.samples} times: set a "
-            "higher --temperature, or leave --samples out."
+            f"samples={options.samples} with temperature=0, which takes the most likely token, would be the same text "
+            f"{options.samples} times: set a higher --temperature, or --beam-width for the best {options.samples}."
         )
 
 

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from pipeline import notices
 from pipeline.atomic_files import describe_error
 from pipeline.cli import benchmarks, evaluation, generation, training
 from pipeline.cli.startup import tensorflow_errors
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: the words of the command line; None: those of this process.
     """
+    notices.forget()
     try:
         options = parse(sys.argv[1:] if arguments is None else list(arguments))
         options.run(options)

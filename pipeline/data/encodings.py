@@ -105,6 +105,31 @@ def decode(path: Path, config: CorpusConfig) -> Iterator[str]:
         yield text
 
 
+def decode_bytes(content: bytes, name: str, encoding: str = AUTO) -> str:
+    """Returns the text of bytes that are no file, such as standard input; what does not fit becomes U+FFFD.
+
+    Args:
+        content: all of it; a byte-order mark says what it is.
+        name: what it is, for people: other encodings than UTF-8 are said.
+        encoding: by its Python name.
+
+    Raises:
+        RequestError: there is no such encoding.
+    """
+    mark = _mark_of(content)
+    encoding = BYTE_ORDER_MARKS.get(mark) or known_encoding(encoding)
+    if encoding == AUTO:
+        # A zero byte would speak for UTF-16, which does not come without a mark through a pipe.
+        found = Found("") if b"\0" in content else detection.find(lambda: [content])
+        encoding = found.encoding or "utf-8"
+        if encoding != "utf-8":
+            say_once(f"{name} is read as {encoding}; another encoding: --encoding NAME.")
+    text = content[len(mark) :].decode(encoding, "replace")
+    if "\ufffd" in text and b"\xef\xbf\xbd" not in content:
+        say_once(f"{name} is not {encoding} throughout: what does not fit is read as U+FFFD. Name it: --encoding NAME.")
+    return text
+
+
 def encoding_of(path: Path, first: bytes, config: CorpusConfig) -> tuple[str, bytes]:
     """Returns a file's encoding, and the byte-order mark that says so, or b"". What was found is said.
 
@@ -116,7 +141,7 @@ def encoding_of(path: Path, first: bytes, config: CorpusConfig) -> tuple[str, by
     Raises:
         RequestError: the file looks binary, or its encoding is not clear.
     """
-    mark = next((mark for mark in BYTE_ORDER_MARKS if first.startswith(mark)), b"")
+    mark = _mark_of(first)
     encoding = BYTE_ORDER_MARKS.get(mark) or known_encoding(config.encoding)
     sign = binary_sign(first, encoding)
     if sign and not (encoding == AUTO and _look(path).encoding.startswith(("utf-16", "utf-32"))):
@@ -133,6 +158,11 @@ def encoding_of(path: Path, first: bytes, config: CorpusConfig) -> tuple[str, by
     return encoding, b""
 
 
+def _mark_of(first: bytes) -> bytes:
+    """Returns the byte-order mark with which a text begins, or b""."""
+    return next((mark for mark in BYTE_ORDER_MARKS if first.startswith(mark)), b"")
+
+
 def known_encoding(name: str) -> str:
     """Returns Python's own name of an encoding of text, or `AUTO`.
 
@@ -144,7 +174,7 @@ def known_encoding(name: str) -> str:
     try:
         b" ".decode(name, "ignore")  # unlike codecs.lookup, this refuses codecs that do not make text, such as base64
         return codecs.lookup(name).name
-    except LookupError:
+    except (LookupError, UnicodeError):  # Python's own "undefined" is one that refuses everything
         allowed = "Allowed: auto, or Python's names, such as utf-8, utf-16, gb18030, big5, latin-1, cp1252"
         raise RequestError(f"Unknown encoding {name!r} (--encoding, corpus.encoding). {allowed}.") from None
 

@@ -20,7 +20,7 @@ from pipeline.data.examples import is_blank, join, split_lines
 from pipeline.data.lines import read_chunks
 from pipeline.data.rows import IncompleteRows, Row, fields_of, is_number
 from pipeline.notices import say_once
-from pipeline.settings import RequestError, is_misspelt
+from pipeline.settings import RequestError, most_similar
 
 ROW_SUFFIXES = (*json_rows.SUFFIXES, *delimited.SUFFIXES)
 FOLDER_SUFFIXES = tuple(suffix for suffix in ROW_SUFFIXES if suffix != ".json")  # often settings: read if named itself
@@ -70,7 +70,7 @@ def holds_pairs(path: Path, config: CorpusConfig) -> bool:
     lines = delimited.sample(read_lines(path, config))
     form = _format(path, config, lines, [config.field], are_pairs=True, speaks=False)
     first = next((row for _, row in delimited.read_cells(lines, form)), [])
-    names_text = headers.place_of(config.field, first) is not None or is_misspelt(config.field, first)
+    names_text = headers.place_of(config.field, first) is not None or bool(most_similar(config.field, first))
     if names_text or is_number(config.field):
         return False
     return delimited.filled(first) == 2 or headers.pair_of_names(first) is not None

@@ -26,8 +26,8 @@ class Prompts(NamedTuple):
         token_ids: (B, T) ragged int32, without an unfinished last token.
         prefix: (B,) string, the unfinished token, with which the first new one begins; "" where there is none.
         first_allowed: (B, V) int32, 1 for the tokens that may come first; (B, 0) if no row has an unfinished token.
-        tokens: (B,) int32, how many tokens the prompts have.
-        unknown: (B,) int32, how many of them are unknown, an unfinished one not counted.
+        tokens: (B,) int32, how many tokens that are.
+        unknown: (B,) int32, how many of them are unknown.
     """
 
     token_ids: tf.RaggedTensor
@@ -65,15 +65,15 @@ def read_prompts(
     first_allowed.set_shape([None, None])
     has_completion = (prefix != "") & (tf.reduce_min(first_allowed, axis=1) == 0)
     lengths = token_ids.row_lengths() - tf.cast(has_completion, tf.int64)
+    token_ids = tf.RaggedTensor.from_tensor(token_ids.to_tensor(tokenizer.padding_id), lengths)
+    tokens, unknown = counts_of(tokenizer, token_ids)
+    return Prompts(token_ids, tf.where(has_completion, prefix, ""), first_allowed, tokens, unknown)
+
+
+def counts_of(tokenizer: Tokenizer, token_ids: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns how many tokens each row has, and how many of them are unknown: twice (B,) int32."""
     unknown = tf.reduce_sum(tf.cast(tf.equal(token_ids, tokenizer.unknown_id), tf.int32), axis=1)
-    is_unknown = tf.cast(has_completion & (prefix != " "), tf.int32)
-    return Prompts(
-        tf.RaggedTensor.from_tensor(token_ids.to_tensor(tokenizer.padding_id), lengths),
-        tf.where(has_completion, prefix, ""),
-        first_allowed,
-        tf.cast(token_ids.row_lengths(), tf.int32),
-        unknown - is_unknown,
-    )
+    return tf.cast(token_ids.row_lengths(), tf.int32), unknown
 
 
 def _is_open(tokenizer, texts, token_ids, last):

@@ -17,7 +17,7 @@ from pipeline.data.tokenizer import Tokenizer
 from pipeline.decoding import beam_search, loop, stop_texts
 from pipeline.decoding.beam_search import NO_SEARCH, SEARCH_DTYPES, Search
 from pipeline.decoding.loop import NO_SAMPLING, SAMPLING_DTYPES, Decoder, Sampling
-from pipeline.decoding.prompts import Prompts, read_prompts
+from pipeline.decoding.prompts import Prompts, counts_of, read_prompts
 
 TEXT, TARGET = (tf.TensorSpec([None], tf.string, name) for name in ("text", "target"))
 MAX_BEAMS = 8  # for one prompt (K)
@@ -201,7 +201,7 @@ class TextFunctions:
     def _score(self, memory, state, text) -> Outputs:
         """Scores texts (B,) from a state on."""
         token_ids = self.tokenizer.tokenize(text)  # (B, None)
-        unknown = tf.reduce_sum(tf.cast(tf.equal(token_ids, self.tokenizer.unknown_id), tf.int32), axis=1)
+        _, unknown = counts_of(self.tokenizer, token_ids)
         rows = tf.shape(text)[0]
         targets = tf.concat([token_ids, tf.fill([rows, 1], self.tokenizer.end_id)], axis=1)
         first = tf.fill([rows], self.tokenizer.start_id)
@@ -314,8 +314,7 @@ class PairFunctions(TextFunctions):
         tokens = self.source_tokenizer.tokenize(text)  # (B, None)
         source_ids = tf.concat([tokens, tf.fill([tf.shape(text)[0], 1], self.source_tokenizer.end_id)], axis=1)
         memory, state = self.decoder.start(source_ids.to_tensor(self.source_tokenizer.padding_id))
-        lengths = tf.cast(tokens.row_lengths(), tf.int32)
-        unknown = tf.reduce_sum(tf.cast(tf.equal(tokens, self.source_tokenizer.unknown_id), tf.int32), axis=1)
+        lengths, unknown = counts_of(self.source_tokenizer, tokens)
         first = tf.fill(tf.shape(text), self.tokenizer.start_id)
         allowed = tf.where(lengths > 0, self._allowed(lengths), 0)
         return _Start(memory, state, first, allowed, lengths, unknown)

@@ -193,7 +193,7 @@ def _given(sampling: Mapping[str, Any]) -> dict[str, Any]:
             known = [*sampling_parameters(), "beam_width", "length_penalty", "n_best", "seed"]
             raise RequestError(f"Unknown parameter {name!r}: {nearest(name, known)}.")
     given = {name: value for name, value in sampling.items() if value is not None}
-    return {name: (value,) if name == "stop" and isinstance(value, str) else value for name, value in given.items()}
+    return {name: (value,) if isinstance(value, str) else value for name, value in given.items()}
 
 
 def _check_texts(settings: SamplingConfig, texts: Texts) -> None:

@@ -58,6 +58,29 @@ PROMPTS = [
     ),
     refused("a file of a prompt that does not exist", "generate {run} --file none.txt", "none.txt does not exist"),
     refused("a prompt besides a file of one", "generate {run} the --file x.txt", "PROMPT and --file", "leave one out"),
+    works(
+        "prompts in cp1252 on standard input",
+        "generate {run} - --json",
+        '"prompt": "the “light” é"',
+        notices=("Standard input is read as cp1252", "--encoding NAME"),
+        stdin="the “light” é\r\n".encode("cp1252"),
+    ),
+    works(
+        "prompts on standard input, their encoding named",
+        "generate {run} - --json --encoding cp1251",
+        '"prompt": "свет"',
+        stdin="свет\n".encode("cp1251"),
+    ),
+    refused(
+        "an encoding of words on the command line", "generate {run} the --encoding cp1252", "--file or of standard"
+    ),
+    works(
+        "prompts one after the other, in cp1252, with a mark and carriage returns",
+        "generate {run} --interactive",
+        "the “light”",
+        notices=("read as cp1252",),
+        stdin=b"\xef\xbb\xbfthe water\r\n" + "the “light”\r\n".encode("cp1252"),
+    ),
     works("prompts one after the other", "generate {run} --interactive", "the water", stdin=b"the water\nlight\n"),
     refused("several samples one after the other", "generate {run} --interactive --samples 2", "leave out --samples"),
     prompt("a stop text", "the --stop . --stop '\\n' --max-new-tokens 50", '"ended": true'),
@@ -68,7 +91,9 @@ PROMPTS = [
         "--min-new-tokens 9 --max-new-tokens 7",
         "min_new_tokens=9 is more than max_new_tokens=7",
     ),
-    option("several samples of the likeliest text", "--samples 3 --temperature 0", "the same text 3 times"),
+    option(
+        "several samples of the likeliest text", "--samples 3 --temperature 0", "the same text 3 times", "--beam-width"
+    ),
     option("a length penalty without beams", "--length-penalty 0.6", "length_penalty=0.6", "set beam_width"),
     option("beams with a temperature", "--beam-width 2 --temperature 0.5", "temperature=0.5 has no meaning"),
     option("beams with top-k", "--beam-width 2 --top-k 3", "top_k=3 has no meaning"),
