@@ -26,8 +26,10 @@ from pipeline.settings import RequestError, require_count
 
 PAIR_PRESET = "translate"  # by which pairs are inspected if no preset is named
 # Settings which only pairs have, and whose mention says that the files hold some.
-PAIR_SETTINGS = {f"corpus.{field.name}" for field in dataclasses.fields(CorpusConfig) if field.metadata["pairs_only"]}
-PAIR_SETTINGS |= {"corpus.lists"}
+PAIR_SETTINGS = {
+    "corpus.lists",
+    *(f"corpus.{field.name}" for field in dataclasses.fields(CorpusConfig) if field.metadata["pairs_only"]),
+}
 # Options for runs on pairs. The evaluation refuses them for other runs.
 PAIR_OPTIONS = {
     "beam_width": (whole_number, "search for each output with this number of beams (default: 0, greedy)"),

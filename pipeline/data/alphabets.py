@@ -1,7 +1,7 @@
 """Alphabets: what the letters of a language are, and how likely a text is by them; for the search for an encoding.
 
 The same bytes are other letters in each encoding. Read by the wrong one they are rare letters, letters of two scripts
-in one word, capitals behind small letters, or symbols inside words. Reading order: the tables, the score of a text.
+in one word, capitals after small letters, or symbols inside words. Reading order: the tables, the score of a text.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ KANA = "".join(map(chr, [*range(0x3041, 0x3097), *range(0x30A1, 0x30FD)]))
 
 _SIGNS = frozenset("“”‘’„‚«»‹›–—…•·€£¥§©®™°´×\xa0\xad")  # that stand in texts of any language
 _INNER = frozenset("’‘´·–—…-\xa0\xad")  # that stand between two letters
-_OPENING = frozenset("‚„")  # that do not stand behind a letter
+_OPENING = frozenset("‚„")  # that never stand after a letter
 
 # Encoding → how a text in it is judged. The first of equals is taken: cp1252 is what most such files are.
 LATIN_ENCODINGS = {
@@ -128,7 +128,7 @@ def _in_script(counts: Counter[str], letters: str, frequent: str) -> float:
 
 
 def _oddities(text: str) -> int:
-    """Counts what does not stand beside each other inside a word of any language."""
+    """Counts neighbours that no word of any language has."""
     number = 0
     for before, character, after in zip(f" {text}", text, itertools.chain(text[1:], " "), strict=False):
         if character <= "\x7f" and before <= "\x7f":
@@ -138,6 +138,6 @@ def _oddities(text: str) -> int:
             number += mixed or (before.islower() and character.isupper())
         elif character > "\x7f" and character not in _INNER and not character.isalpha():
             is_mark = "\u0e00" <= character <= "\u0e7f" or "\u064b" <= character <= "\u0652"
-            is_behind = character in _OPENING and before.isalpha()
-            number += character <= "\x9f" or is_behind or (before.isalpha() and after.isalpha() and not is_mark)
+            is_after = character in _OPENING and before.isalpha()
+            number += character <= "\x9f" or is_after or (before.isalpha() and after.isalpha() and not is_mark)
     return number

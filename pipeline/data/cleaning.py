@@ -44,7 +44,7 @@ class Cleaning(NamedTuple):
 
     @classmethod
     def of(cls, config: CorpusConfig, has_source: bool = False) -> Cleaning:
-        """Returns the cleaning of a corpus' texts; with `has_source` that of pairs.
+        """Returns how a corpus' texts are cleaned, which may be pairs of a source and a target.
 
         Inside a line, and inside a text of a pair, a separator becomes a space.
         """

@@ -3,7 +3,9 @@
     valid UTF-8 → so it is; zero bytes → UTF-16 or UTF-32; else the encoding whose letters make words (`alphabets`)
 
 Only what decodes the whole file counts. What is not clear is not guessed: the likeliest encodings are named, each with
-what a piece of the file would be. Reading order: what others use, zero bytes, other encodings.
+what a piece of the file would be. (charset-normalizer reads most Western sentences, above all in a long English text,
+as cp1250, whose quotation marks are those of cp1252, but not its letters.)
+Reading order: what others use, zero bytes, other encodings.
 """
 
 from __future__ import annotations
@@ -179,7 +181,7 @@ def _other(read: Callable[[], Iterable[bytes]], found: Found, utf_8: float) -> F
         return found._replace(is_mixed=True)
     if is_clear:
         return found._replace(encoding=best)
-    return found._replace(candidates=_candidates(texts, ranked, sample))
+    return found._replace(candidates=_candidates(texts, ranked))
 
 
 def _likelihood(text: str, name: str) -> float:
@@ -215,23 +217,14 @@ def _has_all(name: str, seen: bytes) -> bool:
         return False
 
 
-def _candidates(texts: dict[str, str], ranked: list[str], sample: bytes) -> tuple[tuple[str, str], ...]:
-    """Returns the likeliest encodings that differ, that of charset-normalizer among them, with a piece of each."""
-    named = [name for name in _normalizers_names(sample) if name in texts]
+def _candidates(texts: dict[str, str], ranked: list[str]) -> tuple[tuple[str, str], ...]:
+    """Returns the likeliest encodings that differ, with a piece of what each would read."""
     shown: dict[str, str] = {}
-    for name in [*ranked[:1], *named, *ranked[1:]]:
+    for name in ranked:
         piece = _piece(texts[name])
         if piece not in shown.values() and len(shown) < NAMED:
             shown[name] = piece
     return tuple(shown.items())
-
-
-def _normalizers_names(sample: bytes) -> list[str]:
-    import charset_normalizer  # here, not above: it takes a tenth of a second
-
-    best = charset_normalizer.from_bytes(sample, cp_isolation=list(alphabets.ENCODINGS)).best()
-    given = {codecs.lookup(name).name: name for name in alphabets.ENCODINGS}
-    return [given[name] for name in [codecs.lookup(best.encoding).name] if name in given] if best else []
 
 
 def _piece(text: str) -> str:

@@ -7,7 +7,6 @@ was found is said. Reading order: bytes, decoding, what a file's bytes say, sign
 from __future__ import annotations
 
 import codecs
-import functools
 import gzip
 import hashlib
 import itertools
@@ -18,6 +17,7 @@ from pathlib import Path
 from pipeline.config import CorpusConfig
 from pipeline.data import detection
 from pipeline.data.detection import Found
+from pipeline.data.file_cache import remembered
 from pipeline.notices import say_once
 from pipeline.settings import RequestError
 
@@ -105,6 +105,11 @@ def decode(path: Path, config: CorpusConfig) -> Iterator[str]:
         yield text
 
 
+def _or_name_it(sign: str) -> str:
+    is_known = sign.startswith(_BEGINS)
+    return "" if is_known else "; if it is text, name its encoding, for example --encoding utf-16"
+
+
 def decode_bytes(content: bytes, name: str, encoding: str = AUTO) -> str:
     """Returns the text of bytes that are no file, such as standard input; what does not fit becomes U+FFFD.
 
@@ -147,8 +152,7 @@ def encoding_of(path: Path, first: bytes, config: CorpusConfig) -> tuple[str, by
     if sign and not (encoding == AUTO and _look(path).encoding.startswith(("utf-16", "utf-32"))):
         raise RequestError(
             f"{path} looks binary ({sign}): only text files are read, as they are or as .gz. Save its text as plain "
-            "text (.txt) from the program that shows it; if it is text, name its encoding, for example --encoding "
-            "utf-16."
+            f"text (.txt), a spreadsheet as .csv, from the program that shows it{_or_name_it(sign)}."
         )
     if mark or encoding == "utf-8":
         return encoding, mark
@@ -182,14 +186,9 @@ def known_encoding(name: str) -> str:
 # === What a file's bytes say ===
 
 
+@remembered(4096)
 def _look(path: Path) -> Found:
-    """Looks at a whole file, once: it is opened many times."""
-    state = path.stat()
-    return _look_once(path, state.st_mtime_ns, state.st_size)
-
-
-@functools.lru_cache(maxsize=4096)
-def _look_once(path: Path, *_state: int) -> Found:
+    """Looks at a whole file."""
     return detection.find(lambda: read_bytes(path))
 
 
@@ -268,6 +267,7 @@ SIGNATURES = {
     b"\x93NUMPY": "a NumPy array",
     **{bytes([0x80, protocol]): "a Python pickle" for protocol in range(2, 6)},
 }
+_BEGINS = "it begins like"
 MAX_ZEROS = 0.01  # share of a text's first chunk, or one byte: some texts have a stray zero, which cleaning removes
 MAX_CONTROLS = 0.1  # share of it, or ten bytes; zeros, tabs and line ends are not counted
 _CONTROL_BYTES = bytes({*range(1, 32)} - {*b"\t\n\v\f\r\x1b"})
@@ -279,7 +279,7 @@ def binary_sign(first: bytes, encoding: str) -> str:
         return ""
     for signature, kind_of_file in SIGNATURES.items():
         if first.startswith(signature):
-            return f"it begins like {kind_of_file}"
+            return f"{_BEGINS} {kind_of_file}"
     if first.count(0) > max(1, MAX_ZEROS * len(first)):
         return f"{first.count(0) / len(first):.0%} of its first bytes are zero"
     controls = len(first) - len(first.translate(None, _CONTROL_BYTES))

@@ -115,7 +115,7 @@ def place_of(name: str, header: Sequence[str]) -> int | None:
 
 def no_column(path: object, header: Sequence[str], name: str, advice: str) -> RequestError:
     """Returns the refusal of a column that is not there."""
-    names = [shortened(cell, SHOWN_CHARACTERS) for cell in header[:SHOWN_COLUMNS]]
+    names = [shortened(cell, SHOWN_CHARACTERS) for cell in header[:SHOWN_COLUMNS] if cell.strip()]
     return RequestError(f"{path} has no column {name!r}: {nearest(name, names)}. {advice}.")
 
 

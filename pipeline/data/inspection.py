@@ -23,13 +23,13 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.config import CorpusConfig
-from pipeline.data import cleaning, corpus, segmentation, tokenizer
+from pipeline.data import cleaning, corpus, tokenizer
+from pipeline.data.characters import CHUNK_CHARACTERS, Histogram, ratio, scripts_of
 from pipeline.data.examples import Example
 from pipeline.data.segmentation import SPLITTERS, split_strings
 from pipeline.data.tokenizer import SPECIAL_TOKENS, UNKNOWN
 from pipeline.settings import to_json
 
-CHUNK_CHARACTERS = 1 << 20  # counted at a time
 MAX_COMPARED = 20_000_000  # lines, and documents, that are searched for repetitions
 HELD_OUT_SHARE = 0.1  # the end of the text, in which unknown tokens are counted
 MAX_WORD = 100  # characters; where a text without lines is cut, a space is looked for up to this far away
@@ -109,36 +109,7 @@ class _Text:
         return examples if self.column == "target" else (Example(each.source, ends=each.ends) for each in examples)
 
 
-def ratio(part: float, whole: float) -> float:
-    """Returns part / whole, and 0 of nothing."""
-    return part / whole if whole else 0.0
-
-
 # === Content ===
-
-
-class Histogram:
-    """How often each code point occurs. Short texts are gathered first, because each call of NumPy has its price."""
-
-    def __init__(self):
-        self._counts = np.zeros(0x110000, np.int64)
-        self._held, self._size = [], 0
-
-    def add(self, text: str) -> None:
-        self._held.append(text)
-        self._size += len(text)
-        if self._size >= CHUNK_CHARACTERS:
-            self._flush()
-
-    def _flush(self) -> None:
-        code_points = np.frombuffer("".join(self._held).encode("utf-32-le", errors="replace"), "<u4")
-        self._counts += np.bincount(code_points, minlength=0x110000)
-        self._held, self._size = [], 0
-
-    def counts(self) -> dict[str, int]:
-        """Returns character → number, for those that occur, in the order of their code points."""
-        self._flush()
-        return {chr(i): int(self._counts[i]) for i in np.flatnonzero(self._counts)}
 
 
 class _Repeats:
@@ -225,25 +196,6 @@ def _content(text: Iterable[Example]) -> Figures:
         "odd_characters": _odd_characters(counts),
         "repeats": {"lines": lines.repeats.figures(), "documents": documents.repeats.figures()},
     }
-
-
-def scripts_of(counts: dict[str, int]) -> dict[str, float]:
-    """Returns each script's share of the letters, largest first.
-
-    A script is the first word of the letters' Unicode names, which is right for all but a few rare ones.
-
-    >>> scripts_of({"a": 2, "é": 1, "я": 2, "漢": 3, "1": 9})
-    {'Latin': 0.375, 'Han': 0.375, 'Cyrillic': 0.25}
-    """
-    scripts = Counter()
-    kinds = segmentation.character_kinds()
-    for character, number in counts.items():
-        if kinds[ord(character)] == segmentation.HAN:
-            scripts["Han"] += number
-        elif unicodedata.category(character).startswith("L"):
-            name = unicodedata.name(character, "OTHER")
-            scripts[re.sub("^(FULLWIDTH|HALFWIDTH) ", "", name).split()[0].split("-")[0].capitalize()] += number
-    return {script: ratio(number, scripts.total()) for script, number in scripts.most_common()}
 
 
 def _odd_characters(counts: dict[str, int]) -> list[Figures]:

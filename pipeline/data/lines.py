@@ -7,7 +7,6 @@ taken for a line end it would move all lines that follow, and with parallel file
 from __future__ import annotations
 
 import dataclasses
-import functools
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 from pipeline.config import CorpusConfig
 from pipeline.data.cleaning import unify_line_ends
 from pipeline.data.encodings import decode
+from pipeline.data.file_cache import remembered
 from pipeline.data.markup import read_text
 
 _RETURNS_AND_FEED = re.compile(r"\r+\n")  # "\r\r\n" is what was converted twice
@@ -57,12 +57,7 @@ def _without_returns(chunks: Iterable[str], lone: str) -> Iterator[str]:
     yield lone if held else ""
 
 
+@remembered(4096)
 def _has_line_feed(path: Path, config: CorpusConfig, is_table: bool) -> bool:
-    state = path.stat()
-    return _look_once(path, config, is_table, state.st_mtime_ns, state.st_size)
-
-
-@functools.lru_cache(maxsize=4096)
-def _look_once(path: Path, config: CorpusConfig, is_table: bool, *_state: int) -> bool:
     """Looks for a line feed; in most files there is one in the first chunk."""
     return any("\n" in chunk for chunk in (decode if is_table else read_text)(path, config))

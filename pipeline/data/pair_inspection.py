@@ -19,8 +19,9 @@ import numpy as np
 
 from pipeline.config import CorpusConfig, DatasetConfig
 from pipeline.data import corpus, rows
+from pipeline.data.characters import CHUNK_CHARACTERS, Histogram, ratio, scripts_of
 from pipeline.data.examples import Example
-from pipeline.data.inspection import CHUNK_CHARACTERS, MAX_COMPARED, Figures, Histogram, ratio, scripts_of
+from pipeline.data.inspection import MAX_COMPARED, Figures
 from pipeline.data.segmentation import SPLITTERS, split_strings
 from pipeline.settings import to_json
 
@@ -33,7 +34,7 @@ Score = Callable[[Sequence[str], Sequence[Sequence[str]]], Figures]
 
 
 def inspect_pairs(config: CorpusConfig, dataset: DatasetConfig, score: Score) -> Figures:
-    """Reports what is in a corpus of pairs.
+    """Reports what is in a corpus whose examples are pairs.
 
     Args:
         config: the files, or another corpus, and how they are cleaned. All its splits are one corpus here, and pairs
@@ -46,7 +47,7 @@ def inspect_pairs(config: CorpusConfig, dataset: DatasetConfig, score: Score) ->
         * `pairs`, `incomplete`: numbers; the latter are not among the former.
         * `lengths`: for each side, and of it for each level but subword: `min`, `median`, `p90`, `max` in tokens, and
           `beyond`: the share that is longer than the limit.
-        * `left_out`: for each level the share of pairs of which a side is longer than its limit.
+        * `left_out`: for each level the share of the pairs with a side that is longer than its limit.
         * `ratio`: characters of the target for one of the source: `min`, `median`, `p90`, `max`.
         * `scripts`: for each side each script's share of the letters.
         * `duplicates`: pairs that occurred before. `copies`: pairs whose target is their source. `sources`: different

@@ -1,4 +1,4 @@
-"""The report of an inspection of pairs, for people: tables of the figures, and hints that apply to them.
+"""The report for people on what is in pairs: tables of the figures, and hints that apply to them.
 
 Reading order: the report, its tables, hints.
 """
@@ -12,7 +12,7 @@ from pipeline.data.inspection import Figures, ratio
 from pipeline.data.inspection_report import aligned, percent
 
 FEW_PAIRS = 5000  # below it a model learns the pairs by heart
-MANY_LEFT_OUT = 0.05  # share of pairs that are too long, from which a longer limit is worth its time
+MANY_LEFT_OUT = 0.05  # if a larger share of the pairs is too long, a longer limit is worth its time
 MANY_COPIES = 0.1  # share of targets that are their source, from which a model learns to copy
 GOOD_COPY = 0.3  # exact match of copying, which a model then has to surpass
 WIDE_RATIO = 3  # times the median, above which the longest tenth of the targets seems to be something else
@@ -122,8 +122,8 @@ def _row_hints(figures: Figures) -> Iterator[str]:
         )
     if figures["pairs"] < FEW_PAIRS:
         yield (
-            f"Few pairs (under {FEW_PAIRS:,}): a model learns them by heart; use a small one, such as that of the "
-            "preset hsk-translate, with strong dropout and training.patience=3."
+            f"Few pairs (under {FEW_PAIRS:,}): a model learns them by heart. Use a small one with dropout, for "
+            "example model.units=128 model.dropout=0.3 training.patience=3."
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from pipeline.config import CorpusConfig
 from pipeline.data.examples import is_blank
+from pipeline.data.file_cache import remembered
 from pipeline.data.rows import Row
 from pipeline.data.tables import read_lines
 from pipeline.settings import RequestError
@@ -30,14 +30,9 @@ def parallel_lines(source: Path, target: Path, config: CorpusConfig) -> Iterator
             yield f"{source} and {target}, line {number}", [one, other]
 
 
+@remembered(4)
 def _lengths(path: Path, config: CorpusConfig) -> np.ndarray:
     """Returns the lengths of a file's lines without blank ones at the end: (lines,), a blank one has 0."""
-    state = path.stat()
-    return _measure(path, config, state.st_mtime_ns, state.st_size)
-
-
-@functools.lru_cache(maxsize=4)
-def _measure(path: Path, config: CorpusConfig, *_state: int) -> np.ndarray:
     lengths = np.fromiter((0 if is_blank(line) else len(line) for line in read_lines(path, config)), np.int32)
     return lengths[: np.flatnonzero(lengths)[-1] + 1] if lengths.any() else lengths[:0]
 
@@ -64,7 +59,7 @@ def _unequal(source: Path, target: Path, sources: np.ndarray, targets: np.ndarra
 def parting(more: np.ndarray, fewer: np.ndarray) -> int | None:
     """Estimates the index from which lines are missing in the shorter file; None if the lengths do not tell.
 
-    It is the place for which the lines before and, shifted, those behind have the most similar lengths.
+    It is the place for which the lines before it and, shifted, those after it have the most similar lengths.
 
     Args:
         more: lengths of the longer file's lines.
@@ -77,8 +72,8 @@ def parting(more: np.ndarray, fewer: np.ndarray) -> int | None:
         return None
     excess, scale = len(more) - len(fewer), max(more.mean(), 1) / max(fewer.mean(), 1)
     before = np.abs(more[: len(fewer)] - fewer * scale)
-    behind = np.abs(more[excess:] - fewer * scale)
-    costs = np.concatenate([[0], np.cumsum(before)]) + np.append(np.cumsum(behind[::-1])[::-1], 0)
+    after = np.abs(more[excess:] - fewer * scale)
+    costs = np.concatenate([[0], np.cumsum(before)]) + np.append(np.cumsum(after[::-1])[::-1], 0)
     at_random = np.abs(np.roll(more[: len(fewer)], len(fewer) // 2) - fewer * scale).sum()
     place = int(costs.argmin())
     return place if costs[place] < 0.6 * at_random else None

@@ -219,7 +219,9 @@ def _check_fields(config: CorpusConfig) -> None:
     source, target = config.source_field, config.target_field
     given = f"corpus.source_field={source} and corpus.target_field={target}"
     if bool(source) != bool(target):
-        raise RequestError(f"{given}: one is empty. Name both, or neither for the names 'source' and 'target'.")
+        raise RequestError(
+            f"{given}: one is empty. Name both, or neither: the two columns are then found by the first row."
+        )
     if source and source == target:
         raise RequestError(f"{given} are the same: name two fields; to copy the source, write it into two columns.")
 
@@ -227,8 +229,8 @@ def _check_fields(config: CorpusConfig) -> None:
 def _table_of_pairs(path: Path, config: CorpusConfig) -> Source:
     if not _is_table(path, config):
         raise RequestError(
-            f"{path} holds lines of text, not pairs: name the file with the targets' lines, --target FILE "
-            "(corpus.target_files), or write both into a table (.tsv, .csv, .jsonl)."
+            f"{path} is read as lines of text, not as pairs: name the file with the targets' lines, --target FILE "
+            "(corpus.target_files); or, if it is a table, call it .tsv or .csv, as which its delimiter is found."
         )
     texts = functools.partial(read_rows, path, config, has_source=True)
     return Source(str(path), digest(path), functools.partial(_read_pairs, str(path), texts, config))

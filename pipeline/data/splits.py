@@ -2,7 +2,7 @@
 
 Running text is cut where its tail begins or, if it comes in many files, whole files are drawn. Lines, rows and other
 documents within a few files are drawn by a hash of their content: equal ones come into one split, so that nothing that
-is tested was learnt, and the tail of a sorted list is learnt like the rest. Of pairs the source decides likewise.
+is tested was learnt, and the tail of a sorted list is learnt like the rest. For pairs, the source is what counts.
 Every division depends on the content and the configuration alone: it is the same each time and everywhere.
 """
 

@@ -6,7 +6,6 @@ Reading order: what others use, the format of a delimited table, its columns, it
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from pipeline.data import delimited, headers, json_rows, quotes
 from pipeline.data.delimited import Format
 from pipeline.data.encodings import suffix_of
 from pipeline.data.examples import is_blank, join, split_lines
+from pipeline.data.file_cache import remembered
 from pipeline.data.lines import read_chunks
 from pipeline.data.rows import IncompleteRows, Row, fields_of, is_number
 from pipeline.notices import say_once
@@ -94,14 +94,9 @@ def _format(
     return form
 
 
+@remembered(1024)
 def _encloses_cells(path: Path, delimiter: str, config: CorpusConfig) -> bool:
-    state = path.stat()
-    return _encloses(path, delimiter, config, state.st_mtime_ns, state.st_size)
-
-
-@functools.lru_cache(maxsize=1024)
-def _encloses(path: Path, delimiter: str, config: CorpusConfig, *_state: int) -> bool:
-    """Reads a whole table to see what its quotes mean; once, for it is opened many times."""
+    """Reads a whole table to see what its quotes mean."""
     return quotes.encloses_cells(read_lines(path, config), delimiter)
 
 
@@ -168,6 +163,9 @@ def _pair_columns(path: Path, rows: list[list[str]], config: CorpusConfig, width
         given = " and ".join(f"{setting}={field}" for setting, field in fields.items())
         raise RequestError(f"{given} are the same column of {path}: name two columns.")
     has_header = not all(map(is_number, fields.values()))
+    if not has_header and headers.pair_of_names([first[place] for place in places if place < len(first)]):
+        pair = " and ".join(repr(first[place]) for place in places)
+        say_once(f"{path}: the first row, {pair}, is read as a pair; if these are names, set the two fields to them.")
     return _Columns(places, len(rows[0]) if has_header else max(len(rows[0]), width), has_header)
 
 
@@ -196,7 +194,7 @@ def _unnamed_columns(
 
 
 def _too_many_columns(path: Path, first: list[str]) -> RequestError:
-    """Returns the refusal of a table of which nobody said which two columns are source and target."""
+    """Returns the refusal of a table in which it is not clear which two columns are source and target."""
     return RequestError(
         f"{path}, line 1 has {len(first)} columns, but two are expected, the source and the target: "
         f"{headers.numbered(first)}. Name the two by their numbers, for example corpus.source_field=1 "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -10,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from pipeline import notices
 from pipeline.data import corpus as corpora
 from pipeline.data.corpus import Corpus
 from pipeline.data.token_cache import prepare, write_split
@@ -60,7 +62,9 @@ def evaluate(
     if target_files and not files:
         raise RequestError("target_files (--target) are the targets of files (--data): name those as well.")
     check_search(options.get("beam_width", 0), options.get("length_penalty", 1.0))
-    with tempfile.TemporaryDirectory() as folder:
+    # How the run's own text is read was said when it was trained.
+    own_text = notices.silence() if not files else contextlib.nullcontext()
+    with tempfile.TemporaryDirectory() as folder, own_text:
         name, held_out = _open(
             run, files, target_files, encoding, cache, split, folder, needs_training=bool(options.get("samples"))
         )

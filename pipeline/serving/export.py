@@ -53,7 +53,7 @@ def export(run: Run, version: int | None = None, max_new_tokens: int | None = No
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Waits until no other process exports a run, and holds its lock; the system releases it however we end."""
+    """Waits until no other process exports a run, and holds its lock; a process that ends releases it."""
     with open(folder / "export.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -62,12 +62,15 @@ def unreachable(split: TokenSplit, config: RunConfig) -> str:
     count = int(np.count_nonzero(targets > allowed))
     if not count:
         return ""
-    needed = float(np.max((targets - FREE_TOKENS) / np.maximum(sources, 1)))
+    ratio_needed = math.ceil(np.max((targets - FREE_TOKENS) / np.maximum(sources, 1)))
+    remedies = [f"sampling.max_length_ratio={ratio_needed}"] if ratio_needed > ratio else []
+    if targets.max() >= config.sampling.max_new_tokens:
+        remedies.append(f"sampling.max_new_tokens={targets.max() + 1}")
     return (
         f"{count:,} of {len(targets):,} training targets ({count / len(targets):.1%}) are longer than an output may "
         f"become (sampling.max_length_ratio={ratio:g} new tokens for each of the source's, {FREE_TOKENS} more, at most "
-        f"sampling.max_new_tokens={config.sampling.max_new_tokens}). sampling.max_length_ratio={math.ceil(needed)} and "
-        f"sampling.max_new_tokens={int(targets.max()) + 1} reach them all, and may be set at any time."
+        f"sampling.max_new_tokens={config.sampling.max_new_tokens}). Add {' '.join(remedies)} to this command, now or "
+        "later, to reach them all."
     )
 
 

@@ -80,7 +80,7 @@ class Log:
         for tag, value in run.family.summaries(run, *self._float32_copy(run, model), self.shown):
             _write(tag, value, step)
         network = run.family.network(model)
-        for call in network.graph.readers(network.tokens):  # of pairs, those of the target
+        for call in network.graph.readers(network.tokens):  # for pairs, those of the target
             if isinstance(call.operation, keras.layers.Embedding):
                 write_projector(self.folder, call.operation, run.tokenizer.vocabulary)
                 break
@@ -130,8 +130,8 @@ def _read_events(path: Path) -> tuple[list[Event], bool]:
     """Reads an event file up to its end, or up to where a kill cut it short; tells which."""
     events = []
     try:
-        for event in tf.compat.v1.train.summary_iterator(str(path)):
-            events.append(event)
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            events.append(Event.FromString(record))
     except tf.errors.DataLossError:
         return events, False
     return events, True

@@ -163,7 +163,12 @@ def test_pairs_that_are_all_too_long_are_refused_with_what_would_take_them_in(co
             [],
             "1 different sources among the pairs are too few.*set corpus.validation_share=0",
         ),
-        ("text.txt", [("a b",)], [], "holds lines of text, not pairs: name the file with the targets.*target_files"),
+        (
+            "text.txt",
+            [("a b",)],
+            [],
+            "is read as lines of text, not as pairs: name the file with the targets.*target_files",
+        ),
         ("nothing.tsv", [], [], "holds no pairs: it is empty. Leave it out or name another"),
     ],
 )
@@ -207,7 +212,7 @@ def test_wrong_evaluations_are_answered_in_one_line(command, trained):
     for arguments, words in (
         (["--samples", 2], "samples=2 is for runs on running text"),
         (["--beam-width", 9], "beam_width=9 is not allowed: it must be at least 0 and at most 8"),
-        (["--data", "english.txt"], "holds lines of text, not pairs"),
+        (["--data", "english.txt"], "is read as lines of text, not as pairs"),
         (["--split", "training"], "invalid choice"),
     ):
         status, out, err = command("evaluate", trained[0], *arguments)

@@ -174,7 +174,7 @@ def test_what_is_not_clear_is_refused(tmp_path, said, content, words):
 
 
 def test_the_strict_encoding_of_runs_of_before_looks_for_nothing(tmp_path, monkeypatch, said):
-    monkeypatch.setattr(encodings, "_look_once", None)
+    monkeypatch.setattr(detection, "find", None)
     path = write(tmp_path / "a.txt", b"caf\xe9\n")
     assert "byte 3" in refusal(lambda: list(encodings.decode(path, CorpusConfig(encoding="utf-8"))))
     assert list(encodings.decode(write(path, b"cafe\n"), CorpusConfig(encoding="utf-8"))) == ["cafe\n", ""]

@@ -9,6 +9,7 @@ import pytest
 from pipeline import presets
 from pipeline.config import CorpusConfig, DatasetConfig
 from pipeline.data import pair_inspection, pair_report
+from pipeline.run_config import override
 from pipeline.settings import RequestError
 from tests.data.corpora import table, write
 
@@ -158,5 +159,8 @@ def test_hints_say_what_applies(inspect):
     assert "look whether they belong together" in pair_report.hints(inspect(odd, limits=(999, 999)))[0]
 
 
-def test_the_suggested_preset_exists():
-    assert "hsk-translate" in open(pair_report.__file__).read() and "hsk-translate" in presets.PRESETS
+def test_the_suggested_settings_are_those_of_the_preset_for_pairs():
+    suggested = re.findall(r"(?:model|training)\.\w+=[\d.]*\d", open(pair_report.__file__).read())
+    assert len(suggested) == 3
+    config = override(presets.preset("translate"), suggested)
+    assert config.training.patience and config.model.dropout > 0.2

@@ -274,7 +274,8 @@ def test_a_header_is_no_pair_and_said(read):
     assert found == [("Hello.", "Hallo.")]
     assert "'English'" in said and "corpus.source_field=1 corpus.target_field=2" in said
     found, said = read("a.tsv", "English\tGerman\na\tb\n", True, source_field="1", target_field="2")
-    assert found == [("English", "German"), ("a", "b")] and said == ""
+    assert found == [("English", "German"), ("a", "b")] and "'English' and 'German', is read as a pair" in said
+    assert read("a.tsv", "x, y\tz\na\tb\n", True, source_field="1", target_field="2")[1] == ""
     assert read("a.tsv", "source\ttarget\na\tb\n", True) == ([("a", "b")], "")
 
 

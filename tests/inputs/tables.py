@@ -330,7 +330,7 @@ INSPECTED = [
         files=book(table([pair[:1] for pair in PAIRS]), "a.en") | book(table([pair[1:] for pair in PAIRS]), "a.de"),
     ),
     works(
-        "a column of pairs, inspected as a text",
+        "one column of a table with pairs, inspected as a text",
         "inspect a.tsv --json corpus.field=2",
         '"documents": 60,',
         files=book(table(PAIRS), "a.tsv"),
