@@ -89,7 +89,8 @@ def test_dropout_inside_a_layer_is_on_in_training_alone(features):
     batch, state = (ids, ids, tf.ones(ids.shape)), own.initial_state(model, 3)
     trained = [own.loss(model, batch, state, training=True).nats.numpy() for _ in range(2)]
     scored = [own.loss(model, batch, state).nats.numpy() for _ in range(2)]
-    assert np.abs(trained[0] - trained[1]).min() > 1e-3 and np.abs(trained[0] - scored[0]).min() > 1e-3
+    # Of the three rows one is enough: the masks of a single row may well happen to give nearly the same loss.
+    assert np.abs(trained[0] - trained[1]).max() > 1e-3 and np.abs(trained[0] - scored[0]).max() > 1e-3
     np.testing.assert_array_equal(*scored)
     assert any(isinstance(layer, layers.Dropout) for layer in layers_of(model))  # whose seeds each device varies
 
