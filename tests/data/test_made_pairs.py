@@ -1,6 +1,7 @@
 """Made pairs: as many as promised, all different, each with one right answer, the same every time."""
 
 import datetime
+import functools
 import random
 import re
 import unicodedata
@@ -12,8 +13,11 @@ import pytest
 from pipeline.config import CorpusConfig
 from pipeline.data import made_pairs
 from tests.conftest import refusal
-from tests.data.corpora import load_pairs, pairs, splits
+from tests.data import corpora
+from tests.data.corpora import pairs, splits
 from tests.data.test_splits import assert_apart
+
+load_pairs = functools.cache(corpora.load_pairs)  # tens of thousands of pairs take seconds to make
 
 
 @pytest.mark.parametrize(("name", "training"), [("dates", 60_000), ("reverse", 20_000), ("addition", 50_000)])
@@ -22,7 +26,9 @@ def test_made_pairs_are_as_many_as_promised_and_all_different(name, training):
     parts = [pairs(split) for split in splits(loaded)]
     assert [len(part) for part in parts] == [training, 1_000, 2_000]
     assert len({source for part in parts for source, _ in part}) == training + 3_000
-    assert loaded.training.names == (name,) and loaded.checksum == load_pairs(CorpusConfig(source=name)).checksum
+    assert (
+        loaded.training.names == (name,) and loaded.checksum == corpora.load_pairs(CorpusConfig(source=name)).checksum
+    )
     fewer = load_pairs(CorpusConfig(source=name, pairs=500))
     assert pairs(fewer.training) == parts[0][:500] and pairs(fewer.test) == parts[2] != parts[1]
     assert fewer.checksum != loaded.checksum

@@ -68,7 +68,7 @@ def test_cutoffs_of_small_vocabularies(vocabulary_size):
     assert model(tf.constant([[2]])).shape == (1, 1, vocabulary_size)
 
 
-@pytest.mark.parametrize("tied", ["true", "false"])
+@pytest.mark.parametrize("tied", ["true", pytest.param("false", marks=pytest.mark.slow)])
 def test_it_trains_and_its_run_generates(train, tied):
     from pipeline.serving import generation
 

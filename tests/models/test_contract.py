@@ -43,6 +43,8 @@ CONFIGS = {
     "document_003": Document003Config(embedding_dim=6, units=5),
     "document_004": Document004Config(units=5),
 }
+# Whole runs of the documents' networks, half a minute each, are for `make test-slow`.
+RUNS = [pytest.param(name, marks=pytest.mark.slow if name.startswith("document_") else ()) for name in CONFIGS]
 SIZE, SOURCES = 11, 13  # kinds of tokens of both sides
 PROMPTS = ["the", "我喜歡", ""]
 
@@ -177,7 +179,7 @@ assert "pipeline" not in sys.modules
 
 
 class TestRun(Contract):
-    @pytest.fixture(scope="class", params=CONFIGS)
+    @pytest.fixture(scope="class", params=RUNS)
     def config(self, request, tiny_config, pair_config):
         model = CONFIGS[request.param]
         last = "last" if model.LAST_STEP else "every"
