@@ -101,13 +101,14 @@ class TextFunctions:
         Every input and output has the same first dimension.
         """
         return {
-            "serving_default": self._signature(self.serve, [TEXT]),
-            "generate": self._signature(self.generate, [TEXT, *_specs(SAMPLING_DTYPES)]),
-            "score": self._signature(self.score, [TEXT]),
-            "beam_search": self._signature(self.beam_search, [TEXT, *_specs(SEARCH_DTYPES)]),
+            "serving_default": self.signature(self.serve, [TEXT]),
+            "generate": self.signature(self.generate, [TEXT, *specs(SAMPLING_DTYPES)]),
+            "score": self.signature(self.score, [TEXT]),
+            "beam_search": self.signature(self.beam_search, [TEXT, *specs(SEARCH_DTYPES)]),
         }
 
-    def _signature(self, function: Callable[..., Outputs], inputs: list[tf.TensorSpec]) -> Signature:
+    def signature(self, function: Callable[..., Outputs], inputs: list[tf.TensorSpec]) -> Signature:
+        """Returns a function as a graph, the same one whenever it is asked for, and its inputs."""
         key = (function.__name__, len(inputs))
         if key not in self._graphs:
             self._graphs[key] = _Graph(function, inputs)
@@ -116,9 +117,9 @@ class TextFunctions:
     def serve(self, text: tf.Tensor) -> Outputs:
         """Generates texts (B,) with the run's own settings, and a seed that comes from each prompt (B,)."""
         sampling = Sampling.of(self.sampling).repeat(tf.shape(text)[0])
-        seed = tf.strings.to_hash_bucket_fast(self._clean(text), 2**62)
+        seed = self._seed_of(text)
         # The graph of the signature `generate`: so an export holds the decoding loop once.
-        generate, _ = self._signature(self.generate, [TEXT, *_specs(SAMPLING_DTYPES)])
+        generate, _ = self.signature(self.generate, [TEXT, *specs(SAMPLING_DTYPES)])
         return {"text": generate(text, *sampling._replace(seed=seed))["text"]}
 
     def generate(self, text: tf.Tensor, *sampling: tf.Tensor) -> Outputs:
@@ -137,7 +138,7 @@ class TextFunctions:
         """
         rows = tf.shape(text)[0]
         text, sampling = self._padded((text, Sampling(*sampling)), ("", Sampling.of(NO_SAMPLING)))
-        start = self._start(text)
+        start = self._start(text, sampling.seed)
         generated = loop.generate(
             self.decoder.make_step(),
             start.memory,
@@ -148,16 +149,20 @@ class TextFunctions:
             **self._options(start),
         )
         texts = self._continuation(generated.token_ids, text, start)
+        outputs = self._generated(texts, generated, sampling)
+        outputs["ended"] |= start.max_new_tokens == 0
+        outputs |= {"prompt_tokens": start.prompt_tokens, "prompt_unknown": start.prompt_unknown}
+        return first_rows(outputs, rows)
+
+    def _generated(self, texts: tf.Tensor, generated: loop.Generated, sampling: Sampling) -> Outputs:
+        """Returns what is said of generated texts, which are cut at their stop texts."""
         shortened = stop_texts.cut(texts, sampling.stop)
-        outputs = {
+        return {
             "text": shortened,
             "log_probability": generated.log_probability,
             "tokens": generated.tokens,
-            "ended": generated.ended | (shortened != texts) | (start.max_new_tokens == 0),
-            "prompt_tokens": start.prompt_tokens,
-            "prompt_unknown": start.prompt_unknown,
+            "ended": generated.ended | (shortened != texts),
         }
-        return _first_rows(outputs, rows)
 
     def score(self, text: tf.Tensor) -> Outputs:
         """Scores whole documents (B,), the end token included.
@@ -168,7 +173,7 @@ class TextFunctions:
         rows = tf.shape(text)[0]
         (text,) = self._padded((text,), ("",))
         nothing = tf.fill([tf.shape(text)[0], 1], self.tokenizer.padding_id)
-        return _first_rows(self._score(*self.decoder.start(nothing), text), rows)
+        return first_rows(self._score(*self.decoder.start(nothing), text), rows)
 
     def beam_search(self, text: tf.Tensor, *search: tf.Tensor) -> Outputs:
         """Searches for the likeliest texts for each prompt.
@@ -183,7 +188,7 @@ class TextFunctions:
         """
         rows = tf.shape(text)[0]
         text, search = self._padded((text, Search(*search)), ("", NO_SEARCH))
-        start = self._start(text)
+        start = self._start(text, self._seed_of(text))
         beams = beam_search.beam_search(
             self.decoder.make_step(),
             start.memory,
@@ -196,7 +201,7 @@ class TextFunctions:
         flat = tf.reshape(beams.token_ids, [-1, tf.shape(beams.token_ids)[2]])
         texts = tf.reshape(self._continuation(flat, text, start, MAX_BEAMS), [-1, MAX_BEAMS])
         outputs = {"text": texts, "log_probability": beams.log_probability, "tokens": beams.tokens}
-        return _first_rows(outputs, rows)
+        return first_rows(outputs, rows)
 
     def _score(self, memory, state, text) -> Outputs:
         """Scores texts (B,) from a state on."""
@@ -242,7 +247,7 @@ class TextFunctions:
 
         return tf.nest.map_structure(padded, rows, padding)
 
-    def _start(self, text) -> _Start:
+    def _start(self, text, seed) -> _Start:
         """Reads the prompts up to their last token, which the first step consumes."""
         prompts = read_prompts(self.tokenizer, text, self.output_size, self.banned_ids)
         prompt = prompts.token_ids  # (B, None)
@@ -250,10 +255,18 @@ class TextFunctions:
         context = tf.concat([start, prompt], axis=1).to_tensor(self.tokenizer.padding_id)  # (B, T)
         last = tf.cast(prompt.row_lengths(), tf.int32)  # its place, because the start token stands first
         is_before = tf.range(tf.shape(context)[1]) < last[:, None]  # (B, T)
-        memory, state = self.decoder.start(tf.where(is_before, context, self.tokenizer.padding_id))
+        memory, state = self._begin(tf.where(is_before, context, self.tokenizer.padding_id), seed)
         first = tf.gather(context, last, batch_dims=1)
         allowed = tf.fill(tf.shape(last), self.limit)
         return _Start(memory, state, first, allowed, prompts.tokens, prompts.unknown, prompts)
+
+    def _begin(self, context, seed) -> tuple[Any, Any]:
+        """Returns memory and state after the tokens of a context (B, T); the seeds (B,) are for what else is drawn."""
+        return self.decoder.start(context)
+
+    def _seed_of(self, text) -> tf.Tensor:
+        """Returns a seed for each text (B,), as the model sees it."""
+        return tf.strings.to_hash_bucket_fast(self._clean(text), 2**62)
 
     def _clean(self, text) -> tf.Tensor:
         """Returns the prompts, or sources, as the model sees them."""
@@ -293,7 +306,7 @@ class PairFunctions(TextFunctions):
 
     def signatures(self) -> dict[str, Signature]:
         """Returns each signature's function and inputs; `score` takes the target besides."""
-        return super().signatures() | {"score": self._signature(self.score, [TEXT, TARGET])}
+        return super().signatures() | {"score": self.signature(self.score, [TEXT, TARGET])}
 
     def score(self, text: tf.Tensor, target: tf.Tensor) -> Outputs:
         """Scores targets, the end token included, given their sources; both are (B,) strings.
@@ -303,10 +316,10 @@ class PairFunctions(TextFunctions):
         """
         rows = tf.shape(text)[0]
         text, target = self._padded((text, target), ("", ""))
-        start = self._start(text)
-        return _first_rows(self._score(start.memory, start.state, target), rows)
+        start = self._start(text, None)
+        return first_rows(self._score(start.memory, start.state, target), rows)
 
-    def _start(self, text) -> _Start:
+    def _start(self, text, seed) -> _Start:
         """Reads the sources; the first step consumes the start token. The rules see the target alone.
 
         A blank source, which no training pair has, gets an empty target.
@@ -336,10 +349,11 @@ class PairFunctions(TextFunctions):
         return tf.zeros(tf.shape(text), tf.bool)
 
 
-def _specs(dtypes: NamedTuple) -> list[tf.TensorSpec]:
+def specs(dtypes: NamedTuple) -> list[tf.TensorSpec]:
     """Returns an input (B,) for each field of a named tuple of types."""
     return [tf.TensorSpec([None], dtype, name) for name, dtype in dtypes._asdict().items()]
 
 
-def _first_rows(outputs: Outputs, rows) -> Outputs:
+def first_rows(outputs: Outputs, rows) -> Outputs:
+    """Returns outputs without the rows that a batch was padded with."""
     return {name: tensor[:rows] for name, tensor in outputs.items()}

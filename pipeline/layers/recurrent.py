@@ -132,7 +132,9 @@ def run_layer(layer: keras.layers.RNN, x, states: Sequence, mask=None, training:
     return outputs, tf.nest.pack_sequence_as(tuple(states), tf.nest.flatten(last))
 
 
-def read_tokens(stack: Sequence, embedding, token_ids, states: Sequence, dropout=None, training: bool = False):
+def read_tokens(
+    stack: Sequence, embedding, token_ids, states: Sequence, dropout=None, training: bool = False, beside=None
+):
     """Runs recurrent layers, one on top of the other, over embedded tokens.
 
     The same tokens occur again and again in a batch: 6,400 characters are some 60 distinct ones. What a token
@@ -150,6 +152,8 @@ def read_tokens(stack: Sequence, embedding, token_ids, states: Sequence, dropout
         dropout: a `Dropout` layer in front of each recurrent layer, or None. In training every step then reads a
             different vector, and all of them are projected.
         training: whether dropout is on.
+        beside: (B, C), a vector that the lowest layer reads at every step, after the embedded token and without
+            dropout; or None. Its product with the kernel is computed once for all steps.
 
     Returns:
         The outputs (B, T, U), and a tuple with the tuple of each layer's last states, each (B, U).
@@ -157,8 +161,9 @@ def read_tokens(stack: Sequence, embedding, token_ids, states: Sequence, dropout
     has_dropout = bool(training and dropout and dropout.rate)
     if not _run_together(stack, training):
         x, last = embedding(token_ids), []
-        for layer, layer_states in zip(stack, states, strict=True):
+        for number, (layer, layer_states) in enumerate(zip(stack, states, strict=True)):
             x = dropout(x, training=True) if has_dropout else x
+            x = join_beside(x, beside) if number == 0 and beside is not None else x
             x, layer_states = run_layer(layer, x, layer_states, training=training)
             last.append(layer_states)
         return x, tuple(last)
@@ -170,8 +175,26 @@ def read_tokens(stack: Sequence, embedding, token_ids, states: Sequence, dropout
         token_index = tf.ensure_shape(tf.reshape(token_index, tf.shape(steps)), steps.shape)
         x = embedding(distinct)  # (D, E)
     masks = _dropout_masks(stack[:-1], dropout, token_ids) if has_dropout else []
-    outputs, last = recurrent_loop.run_steps(stack, x, token_index, states, None, training, masks)
+    outputs, last = recurrent_loop.run_steps(stack, x, token_index, states, None, training, masks, beside)
     return outputs, tuple(tuple(layer_states) for layer_states in last)
+
+
+def join_beside(x, beside):
+    """Puts a vector (B, C) beside each step of x (B, T, E): (B, T, E + C)."""
+    beside = keras.ops.repeat(keras.ops.expand_dims(beside, 1), keras.ops.shape(x)[1], axis=1)
+    return keras.ops.concatenate([x, keras.ops.cast(beside, x.dtype)], axis=-1)
+
+
+@keras.saving.register_keras_serializable("pipeline")
+class BesideEveryStep(keras.layers.Layer):
+    """Puts a vector beside the input of every step, as `RepeatVector` and `Concatenate` would.
+
+    x (B, T, E) and a vector (B, C) → (B, T, E + C). Right under an `LSTM` or `GRU` over embedded tokens it is not
+    computed: what the vector adds to the gates is the same at all steps (`read_tokens`).
+    """
+
+    def call(self, x, vector):
+        return join_beside(x, vector)
 
 
 def _dropout_masks(stack: Sequence, dropout: keras.layers.Dropout, token_ids) -> list:

@@ -32,7 +32,9 @@ NUM_CHUNKS = 4  # of the steps of a small batch: while a layer computes one chun
 CHUNKED_BELOW_ROWS = 32  # batch size from which on the steps are not split into chunks
 
 
-def run_steps(stack: Sequence, x, token_index, states: Sequence, mask, training: bool, dropout_masks: Sequence = ()):
+def run_steps(
+    stack: Sequence, x, token_index, states: Sequence, mask, training: bool, dropout_masks: Sequence = (), beside=None
+):
     """Runs recurrent layers of one kind, one on top of the other, over all steps.
 
     Args:
@@ -44,6 +46,8 @@ def run_steps(stack: Sequence, x, token_index, states: Sequence, mask, training:
         mask: (B, T) or (B, T, 1), False where a step leaves the state unchanged; or None.
         training: whether a gradient will be needed.
         dropout_masks: for each layer but the last (T, B, U), by which its outputs are multiplied; or empty.
+        beside: (B, C), what the lowest layer reads at every step besides x: the last C rows of its kernel are for it.
+            Or None.
 
     Returns:
         The last layer's outputs (B, T, U), and a list with the list of each layer's last states, each (B, U).
@@ -59,12 +63,20 @@ def run_steps(stack: Sequence, x, token_index, states: Sequence, mask, training:
     x, token_index = (steps, None) if token_index is None else (x, steps)
     weights = [[layer.cell.kernel, layer.cell.recurrent_kernel, layer.cell.bias] for layer in stack]
     tensors = [x, tf.nest.pack_sequence_as(states, flat), weights, list(dropout_masks)]
-    tensors = cast_all(tensors, top.compute_dtype)
+    *tensors, besides = cast_all([*tensors, [] if beside is None else [beside]], top.compute_dtype)
+    from_beside = _split_kernel(tensors[2][0], besides[0]) if besides else []
     run = _Run(equations_for(top.cell), training, mask, token_index, _time_chunks(len(stack), steps))
-    hidden, last = _recurrence(run)(*tensors)
+    hidden, last = _recurrence(run)(*tensors, from_beside)
     if mask is not None:
         hidden = tf.where(_has_output(mask, top.zero_output_for_mask), hidden, tf.zeros_like(hidden))  # (T, B, U)
     return swap_batch_and_time(hidden), last
+
+
+def _split_kernel(weights: list, beside) -> list:
+    """Leaves a layer's kernel the rows for x, and returns the product of the others with (B, C): [(B, Z)]."""
+    kernel, width = weights[0], beside.shape[-1]
+    weights[0] = kernel[:-width]
+    return [tf.matmul(beside, kernel[-width:])]
 
 
 class _Run(NamedTuple):
@@ -106,21 +118,23 @@ class _Forward(NamedTuple):
 
 
 def _recurrence(run: _Run) -> Callable:
-    """Returns the differentiable function (x, states, weights, dropout masks) → (hidden states, last states).
+    """Returns the differentiable function (x, states, weights, dropout masks, from_beside) → (hidden, last states).
 
-    Hidden states are those of the last layer (T, B, U); weights are kernel, recurrent kernel and bias of each layer.
+    Hidden states are those of the last layer (T, B, U); weights are kernel, recurrent kernel and bias of each layer;
+    from_beside is a list with what is added to the lowest layer's gates at every step (B, Z), or empty.
     """
 
     @tf.custom_gradient
-    def recurrence(x, states, weights, dropout_masks):
-        forward = _forward_pass(run, x, states, weights, dropout_masks)
+    def recurrence(x, states, weights, dropout_masks, from_beside):
+        forward = _forward_pass(run, x, states, weights, dropout_masks, from_beside)
 
         def gradient(d_hidden, *d_last):
             d_last = [tf.convert_to_tensor(d_state) for d_state in d_last]  # `tf.gather` makes sparse ones
             d_states = cast_all(tf.nest.pack_sequence_as(forward.last, d_last), accumulation_dtype(x.dtype))
             d_states, d_gates = _backward_pass(run, forward, d_hidden, d_states, dropout_masks)
             d_x, d_weights = _input_and_weight_gradients(run, forward, x, states, d_gates)
-            return d_x, cast_all(d_states, x.dtype), d_weights, [None for _ in dropout_masks]
+            d_beside = [_sum_of_steps(d_gates[0][-1], x.dtype) for _ in from_beside]
+            return d_x, cast_all(d_states, x.dtype), d_weights, [None for _ in dropout_masks], d_beside
 
         return (forward.hidden[-1], cast_all(forward.last, x.dtype)), gradient
 
@@ -130,12 +144,12 @@ def _recurrence(run: _Run) -> Callable:
 # === The three passes ===
 
 
-def _forward_pass(run: _Run, x, states, weights, dropout_masks) -> _Forward:
+def _forward_pass(run: _Run, x, states, weights, dropout_masks, from_beside) -> _Forward:
     """Runs all layers over each chunk in turn; arguments as of `_recurrence`."""
     layout, last = layout_for(states[0][0]), cast_all(states, accumulation_dtype(x.dtype))
     layers = [run.equations(layout, *layer_weights) for layer_weights in weights]
     inputs, hidden, saved = ([[] for _ in layers] for _ in range(3))  # by layers, then by chunks
-    first = _project(layers[0], x, run.token_index)
+    first = _project(layers[0], x, run.token_index, from_beside)
     for chunk in run.chunks:
         projected = first[chunk]
         for i, layer in enumerate(layers):
@@ -191,13 +205,14 @@ def _input_and_weight_gradients(run: _Run, forward: _Forward, x, states, d_gates
     return input_gradient(d_projected[0], forward.layers[0].kernel), d_weights
 
 
-def _project(layer, x, token_index=None):
+def _project(layer, x, token_index=None, from_beside: Sequence = ()):
     """Computes x W + b of all steps (T, B, Z), in the layer's layout.
 
     Args:
         layer: equations with weights.
         x: (T, B, E), or with `token_index` distinct rows (D, E).
         token_index: (T, B) int, or None.
+        from_beside: what is added at every step (B, Z), if anything.
     """
     z = tf.nn.bias_add(tf.matmul(as_rows(x), layer.kernel), layer.input_bias)
     if token_index is None:
@@ -205,7 +220,14 @@ def _project(layer, x, token_index=None):
     else:
         z = tf.gather(z, token_index)
     z = tf.ensure_shape(z, [*(x if token_index is None else token_index).shape[:2], z.shape[2]])
+    for product in from_beside:
+        z = z + product
     return layer.layout.transpose_if_needed(z)
+
+
+def _sum_of_steps(d_z, dtype: tf.DType):
+    """Sums the gradients of all steps (T, B, Z): (B, Z)."""
+    return tf.cast(tf.reduce_sum(to_accumulation_dtype(d_z), axis=0), dtype)
 
 
 def _sum_by_row(d_z, token_index, x):

@@ -239,6 +239,12 @@ class Family:
         """The key of `updates` for an epoch, counted from 0. It depends on the epoch alone, so that resume is exact."""
         return "train"
 
+    def begin_epoch(self, model: keras.Model, epoch: int) -> None:
+        """Called before an epoch's first step: what is to change in the weights from one phase to the next.
+
+        A run that resumes there calls it again, so the result may depend on the weights and the epoch alone.
+        """
+
     def controls(self, step: int, steps_per_epoch: int) -> dict[str, float]:
         """Numbers that move with the step, passed to the losses by name: a weight, a temperature.
 
@@ -265,6 +271,16 @@ class Family:
     def figures(self, sums: dict[str, float], targets: float) -> dict[str, float]:
         """Turns the family's own sums, over a number of targets, into figures; by default each is for one target."""
         return {name: value / max(targets, 1.0) for name, value in sums.items()}
+
+    def epoch_figures(self, run, model: keras.Model, validation: TokenSplit) -> dict[str, float]:
+        """Returns further figures of the validation text after an epoch, for the history and TensorBoard.
+
+        Args:
+            run: for its settings.
+            model: with the current weights.
+            validation: the text, which is not empty.
+        """
+        return {}
 
     # === Decoding ===
 
@@ -303,11 +319,11 @@ class Family:
         return measured
 
     def likelihood(self, run, tokens: TokenSplit) -> dict[str, float]:
-        """Returns the figures of `evaluation.likelihood.figures` for some text."""
+        """Returns the figures of `evaluation.likelihood.figures` for some text, and the family's own `figures`."""
         batches = held_out_batches(tokens, run.config.dataset)
         score = score_function(functools.partial(self.loss, run.model))
         sums = held_out_sums(score, batches, self.initial_state(run.model, batches.batch_size))
-        return likelihood_figures(sums["nats"], tokens)
+        return likelihood_figures(sums.pop("nats"), tokens) | self.figures(sums, tokens.tokens)
 
     def summaries(
         self, run, model: keras.Model, functions: TextFunctions, shown: Sequence[Example]

@@ -14,6 +14,7 @@ from pipeline.models.documents.config import (
 from pipeline.models.language_model.config import LanguageModelConfig
 from pipeline.models.model_config import ModelConfig
 from pipeline.models.seq2seq.config import Seq2SeqConfig
+from pipeline.models.vae.config import VAEConfig
 from pipeline.settings import RequestError, nearest
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 FAMILIES: dict[str, tuple[type[ModelConfig], str]] = {
     "language_model": (LanguageModelConfig, "language_model.network"),
     "seq2seq": (Seq2SeqConfig, "seq2seq.network"),
+    "vae": (VAEConfig, "vae.network"),
     "document_000": (Document000Config, "documents.document_000"),
     "document_001": (Document001Config, "documents.document_001"),
     "document_003": (Document003Config, "documents.document_003"),

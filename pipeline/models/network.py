@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from pipeline.layers.adaptive_softmax import AdaptiveSoftmax
 from pipeline.layers.micro_batches import Nested
-from pipeline.layers.recurrent import read_tokens, run_layer
+from pipeline.layers.recurrent import BesideEveryStep, read_tokens, run_layer
 from pipeline.layers.softmax import linear_cross_entropy, smoothing_term
 from pipeline.models.graph import Call, Graph, Values, read_graph
 from pipeline.settings import RequestError
@@ -63,6 +63,7 @@ class Chain(NamedTuple):
         calls: numbers of the calls, the embedding's first.
         embedding, stack, dropout: the layers; the dropout stands before each recurrent layer, or is None.
         output: the place of the last layer's outputs.
+        beside: the place of a vector that the lowest layer reads besides the token, at every step; or None.
     """
 
     calls: tuple[int, ...]
@@ -70,6 +71,7 @@ class Chain(NamedTuple):
     stack: tuple[keras.layers.RNN, ...]
     dropout: keras.layers.Dropout | None
     output: int
+    beside: int | None = None
 
 
 class Network:
@@ -78,7 +80,7 @@ class Network:
     Args:
         model: token ids (B, T), or source ids (B, S) and target ids (B, T), → logits (B, T, V). Further inputs are
             initial states of recurrent layers.
-        has_source: whether the first input is a source.
+        has_source: whether the first input is a source: what each text is given, token ids or a vector (B, Z).
         features: the tensor that the logits are computed from, at every step, and
         to_logits: the function (…, U) → (…, V) that does so; both are for models whose output is something else, such
             as a number, or that of the last step alone.
@@ -93,6 +95,7 @@ class Network:
     ):
         self.graph = graph = read_graph(model, features)
         self.has_source = has_source
+        self.source_spec = model.inputs[0] if has_source else None
         self.source = graph.inputs[0] if has_source else None
         self.tokens = graph.inputs[int(has_source)]
         states = set(graph.inputs) - {self.source, self.tokens}
@@ -178,7 +181,7 @@ class Network:
         chain = self.chain if fused else None
         for i, call in enumerate(self.body):
             if chain and i in chain.calls:
-                if i == chain.calls[0]:
+                if i == chain.calls[-1]:  # what its layers start from is known by now
                     self._run_chain(chain, values, states, training)
             elif i in states:
                 mask, x = call.argument("mask"), values[call.args[0].number]
@@ -190,12 +193,14 @@ class Network:
         return values, tuple(tuple(states[i]) for i in self.carried)
 
     def _run_chain(self, chain: Chain, values: Values, states: dict[int, Sequence], training: bool) -> None:
-        numbers = [i for i in chain.calls if i in states]
+        numbers = [i for i in chain.calls if self.body[i].is_recurrent]
+        first = [states[i] if i in states else initial_values(self.body[i], values) for i in numbers]
+        beside = None if chain.beside is None else values[chain.beside]
         outputs, last = read_tokens(
-            chain.stack, chain.embedding, values[self.tokens], [states[i] for i in numbers], chain.dropout, training
+            chain.stack, chain.embedding, values[self.tokens], first, chain.dropout, training, beside
         )
         values[chain.output] = outputs
-        states.update(zip(numbers, map(tuple, last), strict=True))
+        states.update({i: tuple(state) for i, state in zip(numbers, last, strict=True) if i in states})
 
 
 def restarted(state: Nested, fresh: Nested, starts: tf.Tensor) -> Nested:
@@ -224,6 +229,11 @@ def smoothing_refusal(label_smoothing: float, what: str) -> RequestError:
 def initial_places(call: Call) -> set[int]:
     """The places of a recurrent call's initial state; none where it starts from zeros."""
     return {place.number for place in keras.tree.flatten(call.argument("initial_state") or [])}
+
+
+def initial_values(call: Call, values: Values) -> list[tf.Tensor]:
+    """The tensors of a recurrent call's initial state, which other layers compute."""
+    return [values[place.number] for place in keras.tree.flatten(call.argument("initial_state"))]
 
 
 def _ends_in_activation(layer) -> bool:
@@ -257,28 +267,35 @@ def _is_cast(operation) -> bool:
 
 
 def _find_chain(network: Network) -> Chain | None:
-    """Finds an embedding of the tokens and the recurrent layers right above it, with one dropout or none."""
+    """Finds an embedding of the tokens and the recurrent layers right above it, with one dropout or none.
+
+    Under the lowest of them a vector may stand beside the embedded tokens.
+    """
     body, graph = network.body, network.graph
     numbers = {id(call): i for i, call in enumerate(body)}
     embedding = next((call for call in graph.readers(network.tokens) if _is_embedding(call.operation)), None)
     if embedding is None:
         return None
-    calls, stack, dropouts, place = [numbers[id(embedding)]], [], [], embedding.outputs[0]
+    calls, stack, dropouts, place, beside = [numbers[id(embedding)]], [], [], embedding.outputs[0], None
     while True:
         readers, dropout = graph.readers(place), None
         if len(readers) == 1 and _is_dropout(readers[0].operation):
             dropout, readers = readers[0], graph.readers(readers[0].outputs[0])
+        joined = readers[0] if not stack and len(readers) == 1 else None
+        if joined and type(joined.operation) is BesideEveryStep and joined.args[1].number not in network.stepped:
+            readers, beside = graph.readers(joined.outputs[0]), joined.args[1].number
         number = numbers.get(id(readers[0])) if len(readers) == 1 else None
-        layer = readers[0] if number in network.carried else None
+        layer = readers[0] if number in network.carried or (beside is not None and number is not None) else None
         used = dropout.operation if dropout else None
-        if layer is None or not _is_plain(layer, graph) or (dropouts and used is not dropouts[0]):
+        if layer is None or not _is_plain(layer, network, beside is not None) or (dropouts and used is not dropouts[0]):
             break
         calls += [numbers[id(dropout)]] if dropout else []
+        calls += [numbers[id(joined)]] if beside is not None and not stack else []
         calls.append(number)
         stack.append(layer.operation)
         dropouts.append(used)
         place = layer.outputs[0]
-    return Chain(tuple(calls), embedding.operation, tuple(stack), dropouts[0], place) if stack else None
+    return Chain(tuple(calls), embedding.operation, tuple(stack), dropouts[0], place, beside) if stack else None
 
 
 def _is_embedding(operation) -> bool:
@@ -291,10 +308,15 @@ def _is_dropout(operation) -> bool:
     return type(operation) is keras.layers.Dropout and operation.noise_shape is None
 
 
-def _is_plain(call: Call, graph: Graph) -> bool:
-    """Whether a recurrent call reads nothing but its input, and nothing but its outputs at all steps is read."""
+def _is_plain(call: Call, network: Network, may_start: bool) -> bool:
+    """Whether a recurrent call reads its input alone and only its outputs at all steps are read.
+
+    With `may_start`, it may also start from states that do not depend on the tokens.
+    """
+    starts = initial_places(call) - network.stepped if may_start else set()
     return (
-        call.operation.return_sequences
-        and len(call.inputs) == 1
-        and not any(graph.readers(place) for place in call.outputs[1:])
+        call.is_recurrent
+        and call.operation.return_sequences
+        and call.inputs - starts == {call.args[0].number}
+        and not any(network.graph.readers(place) for place in call.outputs[1:])
     )

@@ -22,7 +22,7 @@ from pipeline.layers.micro_batches import Nested
 from pipeline.layers.one_hot import OneHot
 from pipeline.layers.recurrent_step import LARGEST_PROJECTED_VOCABULARY, cell_step
 from pipeline.models.graph import Call, Values
-from pipeline.models.network import Network, initial_places
+from pipeline.models.network import Network, initial_places, initial_values
 from pipeline.settings import RequestError
 
 CHECKED_ROWS, CHECKED_STEPS = 3, 17  # of the batch that `check` compares on
@@ -122,8 +122,7 @@ class Steps:
             if body[id(call)] in self.network.carried:
                 states.append(cell.begin(next(carried)))
             else:
-                places = keras.tree.flatten(call.argument("initial_state"))
-                states.append(cell.begin([values[place.number] for place in places]))
+                states.append(cell.begin(initial_values(call, values)))
         return tuple(states)
 
     def step(self, token_ids, memory: Nested, state: Nested) -> tuple[tf.Tensor, Nested]:
@@ -202,7 +201,7 @@ def check(network: Network) -> None:
     shape = (CHECKED_ROWS, CHECKED_STEPS)
     ids = np.random.default_rng(1).integers(min(len(SPECIAL_TOKENS), size - 1), size, shape, np.int32)
     token_ids = tf.constant(ids)  # (B, T), no special ones
-    source = tf.ones_like(token_ids)  # unknown tokens: of a source's vocabulary nothing is known here
+    source = _some_source(network, token_ids)
     state = network.initial_state(CHECKED_ROWS)
     for call in network.body:
         if call.is_recurrent and initial_places(call) & network.stepped:
@@ -219,6 +218,15 @@ def check(network: Network) -> None:
         by_step.append(values)
     for call in steps.calls:
         _compare(call, whole, by_step)
+
+
+def _some_source(network: Network, token_ids) -> tf.Tensor:
+    """What the small batch is given: vectors, or unknown tokens, as nothing is known here of a source's vocabulary."""
+    spec = network.source_spec
+    if spec is None or "int" in spec.dtype:
+        return tf.ones_like(token_ids)
+    shape = (CHECKED_ROWS, *spec.shape[1:])
+    return tf.constant(np.random.default_rng(2).normal(size=shape), spec.dtype)
 
 
 def _is_known(operation) -> bool:

@@ -236,6 +236,7 @@ class Trainer:
         progress, settings = self.progress, self.config.training
         if progress.index == 0:
             self.state = self.zeros
+            self.family.begin_epoch(self.model, progress.epoch)
         clock, pending = Clock(), []
         with messages.progress_bar(progress, settings, self.batches.steps) as bar:
             for batch in clock.waiting(to_dataset(self.batches, progress.epoch, progress.index)):
@@ -374,4 +375,6 @@ class Trainer:
         batches = held_out_batches(self.validation, dataset, streams=dataset.batch_size)
         sums = held_out_sums(self.score, batches, self.family.initial_state(self.model, batches.batch_size))
         nats = sums.pop("nats")
-        return figures(nats, self.validation) | self.family.figures(sums, self.validation.tokens)
+        own = self.family.figures(sums, self.validation.tokens)
+        own |= self.family.epoch_figures(self.run, self.model, self.validation)
+        return figures(nats, self.validation) | own

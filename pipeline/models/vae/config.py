@@ -1,0 +1,80 @@
+"""The settings of a variational autoencoder of sentences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.config import MAX_LAYERS, MAX_UNITS
+from pipeline.models.model_config import ModelConfig
+from pipeline.settings import RequestError, setting
+
+
+@dataclass(frozen=True)
+class VAEConfig(ModelConfig):
+    """Encoder → a code z with a normal distribution → decoder: a sentence from the code and the tokens before."""
+
+    BATCHES = ("sentences",)
+
+    family: str = setting("vae", "the model family", choices=("vae",))
+    cell: str = setting("lstm", "type of the recurrent layers", choices=("lstm", "gru"))
+    embedding_dim: int = setting(256, "size of an embedding vector (E)", minimum=1, maximum=MAX_UNITS)
+    units: int = setting(256, "size of the encoder's output and of a decoder layer (U)", minimum=1, maximum=MAX_UNITS)
+    num_layers: int = setting(1, "number of recurrent layers of the decoder", minimum=1, maximum=MAX_LAYERS)
+    bidirectional: bool = setting(False, "the encoder reads in both directions, with half of the units each")
+    latent_dim: int = setting(32, "size of a code (Z)", minimum=1, maximum=MAX_UNITS)
+    dropout: float = setting(
+        0.0, "dropout rate of the decoder's non-recurrent connections", minimum=0.0, maximum=0.95
+    )
+    word_dropout: float = setting(
+        0.0,
+        "share of the decoder's input tokens that become unknown in training (Bowman et al. 2016)",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    annealing: str = setting(
+        "none",
+        "weight of the KL term: 1 from the beginning, growing linearly to 1 once, or again in each cycle (Fu et al. "
+        "2019)",
+        choices=("none", "linear", "cyclical"),
+    )
+    annealing_epochs: float = setting(
+        10.0, "annealing: epochs until the weight is 1; with annealing=cyclical, epochs of one cycle", above=0.0
+    )
+    annealing_start: float = setting(
+        0.0, "annealing: the weight at the beginning, or of each cycle", minimum=0.0, maximum=1.0
+    )
+    annealing_cycles: int = setting(4, "annealing=cyclical: number of cycles, after which the weight is 1", minimum=1)
+    free_bits: float = setting(
+        0.0,
+        "nats of KL for each sentence that cost nothing, shared evenly by the dimensions of the code (Kingma et al. "
+        "2016)",
+        minimum=0.0,
+    )
+    autoencoder_epochs: int = setting(
+        0,
+        "epochs in which the KL term costs nothing; after them the decoder starts anew (Li et al. 2019)",
+        minimum=0,
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.bidirectional and self.units % 2:
+            raise RequestError(
+                f"model.units={self.units} with bidirectional=True: each direction has half of them, so the number "
+                f"must be even. Set model.units={self.units + 1} or model.bidirectional=false."
+            )
+
+    def features_per_token(self) -> int:
+        return 2 * self.embedding_dim + self.units * (1 + self.num_layers)
+
+    def check(self, config) -> None:
+        if config.corpus.documents == "file" and not config.corpus.separator:
+            raise RequestError(
+                "corpus.documents=file does not suit model.family=vae, which learns from sentences: set "
+                "corpus.documents=line, or blank where blank lines stand between the texts."
+            )
+        if self.autoencoder_epochs >= config.training.epochs:
+            raise RequestError(
+                f"model.autoencoder_epochs={self.autoencoder_epochs} with training.epochs={config.training.epochs} "
+                "leaves no epoch to learn the distribution of the codes: set more epochs, or fewer of those."
+            )
