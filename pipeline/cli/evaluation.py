@@ -37,6 +37,8 @@ PAIR_OPTIONS = {
     "examples": (whole_number, "how many of the best and of the worst outputs to list (default: 10)"),
     "resamples": (whole_number, "bootstrap samples for intervals of BLEU and chrF (default: 0, no intervals)"),
 }
+LATENT_ONLY = "models with a latent code: "
+DRAWS = "codes for each sentence, for its importance-weighted likelihood (default: 0, not computed)"
 
 
 def add_inspect_arguments(command: argparse.ArgumentParser) -> None:
@@ -130,6 +132,7 @@ def add_evaluate_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--target", nargs="+", default=[], metavar="FILE", help=f"{PAIRS_ONLY}the targets of --data, line by line"
     )
+    command.add_argument("--draws", type=whole_number, metavar="N", help=LATENT_ONLY + DRAWS)
     for name, (kind, text) in PAIR_OPTIONS.items():
         metavar = "N" if kind is whole_number else "X"
         command.add_argument("--" + name.replace("_", "-"), type=kind, metavar=metavar, help=PAIRS_ONLY + text)
@@ -144,7 +147,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from pipeline.run import load
     from pipeline.serving import evaluation
 
-    given = {name: value for name in PAIR_OPTIONS if (value := getattr(options, name)) is not None}
+    given = {name: value for name in (*PAIR_OPTIONS, "draws") if (value := getattr(options, name)) is not None}
     if options.target:
         given["target_files"] = options.target
     if options.encoding is not None:

@@ -44,6 +44,11 @@ def config_class(name: str) -> type[ModelConfig]:
     return FAMILIES[name][0]
 
 
+def family_classes() -> list[type[Family]]:
+    """Returns the class of each family in the table."""
+    return [importlib.import_module(f"pipeline.models.{module}").FAMILY for _, module in FAMILIES.values()]
+
+
 def family(config: ModelConfig) -> Family:
     """Returns the family of a model's settings, which knows its network, loss, decoding and figures.
 

@@ -15,8 +15,8 @@ from pipeline import notices
 from pipeline.data import corpus as corpora
 from pipeline.data.corpus import Corpus
 from pipeline.data.token_cache import prepare, write_split
-from pipeline.models.contract import Family, HeldOut
-from pipeline.models.pair_family import PairFamily
+from pipeline.models.contract import HeldOut
+from pipeline.models.families import family_classes
 from pipeline.run import Run
 from pipeline.serving.generation import check_search, generate
 from pipeline.settings import RequestError, nearest
@@ -74,16 +74,15 @@ def evaluate(
 
 def _own_options(run: Run, options: dict[str, Any]) -> dict[str, Any]:
     """Returns the options that the run's family takes; others are refused, unless they are off."""
-    allowed, known = (_options_of(function) for function in (run.family.evaluate, Family.evaluate))
-    known |= _options_of(PairFamily.evaluate) | allowed
+    allowed = _options_of(run.family.evaluate)
+    known = set().union(*(_options_of(each.evaluate) for each in family_classes()))
     for name, value in options.items():
         if name not in known:
             raise RequestError(f"Unknown option {name}={value}: {nearest(name, allowed)}.")
         if value and name not in allowed:
-            kind = "pairs" if not run.family.has_source else "running text"
             raise RequestError(
-                f"{name}={value} is for runs on {kind}, and {run.config.name} is none. Leave it out; this run takes "
-                f"{', '.join(sorted(allowed))}."
+                f"{name}={value} is not for {run.config.name}, whose model.family={run.config.model.family} takes "
+                f"{', '.join(sorted(allowed))}. Leave it out."
             )
     return {name: value for name, value in options.items() if name in allowed}
 

@@ -196,7 +196,7 @@ class VAE(Family):
             parts = [weigh(batch, tf.constant(first)).numpy() for first in range(0, draws, min(rows, draws))]
             logs = np.concatenate(parts, axis=1)[present, :draws]  # (N, K)
             total, sentences = total - latent.log_mean_exp(logs).sum(), sentences + present.sum()
-        return total / max(1.0, sentences)
+        return float(total / max(1.0, sentences))
 
     def log_weights(self, model: keras.Model, batch, first, draws: int) -> tf.Tensor:
         """See `latent.log_weights`; `first` is the number of the first draw."""
