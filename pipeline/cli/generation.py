@@ -56,8 +56,7 @@ def add_generate_arguments(command: argparse.ArgumentParser) -> None:
         metavar="N",
         help="texts for each prompt; with --beam-width the N best (default: 1)",
     )
-    for name, kind in sampling_parameters().items():
-        _add_option(command, name, {int: whole_number, float: number}.get(kind), describe_sampling(name))
+    add_sampling_options(command)
     for name, (kind, text) in SEARCH_OPTIONS.items():
         _add_option(command, name, kind, text)
     command.add_argument(
@@ -68,13 +67,19 @@ def add_generate_arguments(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_sampling_options(command: argparse.ArgumentParser) -> None:
+    """Adds an option for each sampling parameter of `SamplingConfig`."""
+    for name, kind in sampling_parameters().items():
+        _add_option(command, name, {int: whole_number, float: number}.get(kind), describe_sampling(name))
+
+
 def generate(options: argparse.Namespace) -> None:
     """Continues prompts, or turns sources into targets, and prints the texts as they are made."""
     _refuse_two_ways(options)
     require_at_least_one("samples", options.samples)
     prompts = [] if options.interactive else _prompts(options)
     _refuse_too_many(options.samples, len(prompts))
-    folder = _run_or_export(options.source)
+    folder = run_or_export(options.source)
     start_tensorflow(share_cores=True)
     from pipeline.serving import generation
 
@@ -144,7 +149,7 @@ def _typed(encoding: str) -> Iterator[str]:
     say("A prompt, then Enter; Ctrl-D ends.")
     while True:
         try:
-            yield _without_surrogates(input("> "))
+            yield without_surrogates(input("> "))
         except EOFError:
             return
 
@@ -228,7 +233,7 @@ def _prompts(options: argparse.Namespace) -> list[str]:
         return [_read_prompt(options.file, options.encoding or "auto")]
     if options.prompts == ["-"]:
         return _lines(sys.stdin.buffer.read(), options.encoding or "auto")
-    return [_without_surrogates(word) for word in options.prompts] or [""]
+    return [without_surrogates(word) for word in options.prompts] or [""]
 
 
 def _read_prompt(file: str, encoding: str) -> str:
@@ -238,6 +243,11 @@ def _read_prompt(file: str, encoding: str) -> str:
     if not path.is_file():
         raise RequestError(f"{file} does not exist in or from {Path.cwd()}, or is no file: name a text file.")
     return _without_line_end("".join(decode(path, CorpusConfig(encoding=encoding))))
+
+
+def read_lines(file: Path) -> list[str]:
+    """Returns the lines of a text file that are not blank."""
+    return [line for line in _read_prompt(str(file), "auto").splitlines() if line.strip()]
 
 
 def _lines(content: bytes, encoding: str) -> list[str]:
@@ -252,7 +262,7 @@ def _without_line_end(text: str) -> str:
     return text.removesuffix("\n").removesuffix("\r")
 
 
-def _without_surrogates(word: str) -> str:
+def without_surrogates(word: str) -> str:
     """Returns a word of the command line or the terminal; bytes that are not UTF-8 become U+FFFD."""
     return os.fsencode(word).decode("utf-8", "replace")
 
@@ -294,7 +304,7 @@ def _refuse_too_many(samples: int, prompts: int) -> None:
         )
 
 
-def _run_or_export(path: str) -> Path:
+def run_or_export(path: str) -> Path:
     """Finds a run or an export by its path; the folder `export` stands for its newest version."""
     folder = Path(path)
     versions = [

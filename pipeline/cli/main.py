@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from pipeline import notices
 from pipeline.atomic_files import describe_error
-from pipeline.cli import benchmarks, evaluation, generation, training
+from pipeline.cli import benchmarks, codes, evaluation, generation, training
 from pipeline.cli.startup import tensorflow_errors
 from pipeline.settings import RequestError, nearest
 
@@ -41,6 +41,11 @@ COMMANDS = {
         evaluation.add_evaluate_arguments,
         "print the figures of a run on held-out text, as one JSON object",
     ),
+    "sample": (codes.sample, codes.add_sample_arguments, "draw texts from a model with a latent code"),
+    "reconstruct": (codes.reconstruct, codes.add_reconstruct_arguments, "generate texts again from their codes alone"),
+    "interpolate": (codes.interpolate, codes.add_interpolate_arguments, "walk from one text to another by their codes"),
+    "neighbours": (codes.neighbours, codes.add_neighbours_arguments, "find training texts whose codes are near"),
+    "direction": (codes.direction, codes.add_direction_arguments, "move texts as one group differs from another"),
     "export": (generation.export, generation.add_export_arguments, "write a run as a SavedModel: text in, text out"),
     "benchmark": (benchmarks.benchmark, benchmarks.add_benchmark_arguments, "measure how fast the package is"),
     "demo": (

@@ -96,7 +96,7 @@ def _open(
     run: Run, files, target_files, encoding: str | None, cache, split: str, folder: str, needs_training: bool
 ) -> tuple[str, HeldOut]:
     """Returns which text it is, and the text: some files, or the run's own."""
-    own = _own_corpus(run) if needs_training or not files else None
+    own = own_corpus(run) if needs_training or not files else None
     splits = prepare(own, run.config.corpus, run.tokenizer, run.digest, cache, run.source_tokenizer) if own else {}
     if files:
         config = run.config.corpus
@@ -112,7 +112,7 @@ def _open(
     return name, HeldOut(getattr(own, name), splits[name], splits["training"])
 
 
-def _own_corpus(run: Run) -> Corpus:
+def own_corpus(run: Run) -> Corpus:
     """Opens the corpus that a run was trained on."""
     corpus = corpora.load(run.config.corpus, has_source=run.config.reads_pairs)
     if corpus.checksum != run.metadata["corpus"]:

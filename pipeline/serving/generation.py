@@ -137,30 +137,46 @@ def generate_in_parts(
 
     The arguments are checked at once, before the first text is asked for.
     """
-    given = _given(sampling)
     texts = source if isinstance(source, Texts) else open_texts(source)
-    settings = SamplingConfig(**(texts.settings | given))  # checks the ranges
-    _check_texts(settings, texts)
     check_search(beam_width, length_penalty)
     _check_n_best(n_best, beam_width)
-    require_count("seed", seed, 2**62)
     signature = "beam_search" if beam_width else "generate"
     if signature not in texts.functions:
         raise RequestError(f"beam_width={beam_width} is not possible: {texts.origin} cannot search. Leave it out.")
-    _refuse_ignored(texts, signature, given)
+    values = sampling_values(texts, signature, seed, sampling)
     if not beam_width and length_penalty != 1.0:
         raise RequestError(
             f"length_penalty={length_penalty} is of the beam search: set beam_width, for example 4, or leave it out."
         )
-    values = Sampling.of(settings)._asdict() | {"beam_width": beam_width, "length_penalty": float(length_penalty)}
+    values |= {"beam_width": beam_width, "length_penalty": float(length_penalty)}
 
     def parts():
         for first in range(0, len(prompts), ROWS_AT_A_TIME):
             part = list(prompts[first : first + ROWS_AT_A_TIME])
-            outputs = _ask(texts, signature, part, values, [row_seed(seed, first + row) for row in range(len(part))])
-            yield _found_beams(part, outputs, n_best) if beam_width else _generations(part, outputs)
+            outputs = ask(texts, signature, values, len(part), first, text=part)
+            yield _found_beams(part, outputs, n_best) if beam_width else generations(part, outputs)
 
     return parts()
+
+
+def sampling_values(texts: Texts, signature: str, seed: int, sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the seed and each sampling parameter with which a signature is called.
+
+    Args:
+        texts: whose own settings are those that are not given.
+        signature: the name of the signature.
+        seed: of the first text.
+        sampling: what is given, or None.
+
+    Raises:
+        RequestError: a name is unknown, a value is not allowed, or the signature would ignore it.
+    """
+    given = _given(sampling)
+    settings = SamplingConfig(**(texts.settings | given))  # checks the ranges
+    _check_texts(settings, texts)
+    require_count("seed", seed, 2**62)
+    _refuse_ignored(texts, signature, given)
+    return Sampling.of(settings, seed)._asdict()
 
 
 def row_seed(seed: int, row: int) -> int:
@@ -236,16 +252,27 @@ def _refuse_ignored(texts: Texts, signature: str, given: Mapping[str, Any]) -> N
         )
 
 
-def _ask(texts: Texts, signature: str, prompts: list[str], values: Mapping[str, Any], seeds: list[int]) -> Outputs:
-    """Calls a signature with the same values for every prompt, and a seed of its own for each."""
-    size = len(prompts)
+def ask(
+    texts: Texts, signature: str, values: Mapping[str, Any], size: int, first: int = 0, **inputs: Sequence
+) -> Outputs:
+    """Calls a signature for several rows.
+
+    Args:
+        texts: the signatures.
+        signature: the name of the signature.
+        values: what `sampling_values` returned, the same for all rows, but for the seed: each row has its own.
+        size: how many rows.
+        first: the number of the first row, from which its seed follows.
+        inputs: each row's own inputs.
+    """
     rows = {name: tf.fill([size], value) for name, value in values.items() if name in texts.inputs[signature]}
     if "seed" in rows:
-        rows["seed"] = tf.constant(seeds, tf.int64)
-    return texts.functions[signature](text=tf.constant(prompts), **rows)
+        rows["seed"] = tf.constant([row_seed(values["seed"], first + row) for row in range(size)], tf.int64)
+    return texts.functions[signature](**rows, **{name: tf.constant(value) for name, value in inputs.items()})
 
 
-def _generations(prompts: list[str], outputs: Outputs) -> list[Generation]:
+def generations(prompts: list[str], outputs: Outputs) -> list[Generation]:
+    """Returns the rows of what `generate` or a signature like it returns."""
     names = [name for name in Generation._fields if name in outputs]
     columns = {name: outputs[name].numpy().tolist() for name in names}
     columns["text"] = [text.decode() for text in columns["text"]]

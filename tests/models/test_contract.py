@@ -25,6 +25,7 @@ from pipeline.models.documents.config import (
 from pipeline.models.families import FAMILIES, config_class, family
 from pipeline.models.language_model.config import LanguageModelConfig
 from pipeline.models.seq2seq.config import Seq2SeqConfig
+from pipeline.models.vae.config import VAEConfig
 from pipeline.run import load
 from pipeline.serving import evaluation, export, generation
 from pipeline.settings import to_json
@@ -38,6 +39,7 @@ from tests.training.test_trainer import same_weights
 CONFIGS = {
     "language_model": LanguageModelConfig(embedding_dim=6, units=6, num_layers=2, dropout=0.2),
     "seq2seq": Seq2SeqConfig(embedding_dim=6, units=6, dropout=0.2),
+    "vae": VAEConfig(embedding_dim=6, units=6, latent_dim=3, dropout=0.2, word_dropout=0.2, free_bits=0.5),
     "document_000": Document000Config(embedding_dim=6, units=5),
     "document_001": Document001Config(latent_dim=6),
     "document_003": Document003Config(embedding_dim=6, units=5),

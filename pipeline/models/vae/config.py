@@ -22,9 +22,7 @@ class VAEConfig(ModelConfig):
     num_layers: int = setting(1, "number of recurrent layers of the decoder", minimum=1, maximum=MAX_LAYERS)
     bidirectional: bool = setting(False, "the encoder reads in both directions, with half of the units each")
     latent_dim: int = setting(32, "size of a code (Z)", minimum=1, maximum=MAX_UNITS)
-    dropout: float = setting(
-        0.0, "dropout rate of the decoder's non-recurrent connections", minimum=0.0, maximum=0.95
-    )
+    dropout: float = setting(0.0, "dropout rate of the decoder's non-recurrent connections", minimum=0.0, maximum=0.95)
     word_dropout: float = setting(
         0.0,
         "share of the decoder's input tokens that become unknown in training (Bowman et al. 2016)",

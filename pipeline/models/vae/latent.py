@@ -5,8 +5,6 @@ Shape letters as in `contract`; N sentences, K draws of a sentence's code.
 
 from __future__ import annotations
 
-import math
-
 import keras
 import numpy as np
 import tensorflow as tf

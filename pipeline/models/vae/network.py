@@ -105,9 +105,7 @@ class VAE(Family):
     def phase(self, epoch: int) -> str:
         return "autoencoder" if epoch < self.config.autoencoder_epochs else "train"
 
-    def updates(
-        self, model: keras.Model, settings: TrainingConfig, new_optimizer: Callable
-    ) -> dict[str, list[Update]]:
+    def updates(self, model: keras.Model, settings: TrainingConfig, new_optimizer: Callable) -> dict[str, list[Update]]:
         phases = super().updates(model, settings, new_optimizer)
         if self.config.autoencoder_epochs:  # with an optimizer of its own: the bound starts with a fresh one
             phases["autoencoder"] = super().updates(model, settings, new_optimizer)["train"]
@@ -160,9 +158,7 @@ class VAE(Family):
         means, log_variances = ([part[i] for part in found] for i in range(2))
         return np.concatenate(means)[: limit or None], np.concatenate(log_variances)[: limit or None]
 
-    def evaluate(
-        self, run, held_out: HeldOut, generate: Callable, samples: int = 0, draws: int = 0
-    ) -> dict[str, Any]:
+    def evaluate(self, run, held_out: HeldOut, generate: Callable, samples: int = 0, draws: int = 0) -> dict[str, Any]:
         """Measures the bound, its parts, and the codes.
 
         Args:
@@ -244,9 +240,7 @@ def _decoder(config: VAEConfig, vocabulary_size: int) -> keras.Model:
 def _embedding(config: VAEConfig, vocabulary_size: int, name: str) -> keras.layers.Embedding:
     # Rows of length 1 on average: Keras' own, within ± 0.05, are so small that a new decoder finds nothing in them.
     initializer = keras.initializers.RandomNormal(stddev=config.embedding_dim**-0.5)
-    return keras.layers.Embedding(
-        vocabulary_size, config.embedding_dim, embeddings_initializer=initializer, name=name
-    )
+    return keras.layers.Embedding(vocabulary_size, config.embedding_dim, embeddings_initializer=initializer, name=name)
 
 
 def code_figures(mean: np.ndarray, log_variance: np.ndarray) -> dict[str, float]:

@@ -1,0 +1,173 @@
+"""What to do with a model that has a code for each text: draw texts, rebuild them, walk from one to another.
+
+All functions take a run, its folder, or an export's folder. Where a text is generated from the code of another, it is
+the likeliest one (temperature 0) unless a temperature is given.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from pipeline.run import Run
+from pipeline.serving.evaluation import own_corpus
+from pipeline.serving.generation import (
+    ROWS_AT_A_TIME,
+    Generation,
+    Texts,
+    ask,
+    generations,
+    open_texts,
+    sampling_values,
+)
+from pipeline.settings import RequestError, require_count
+
+Source = Run | Texts | str | os.PathLike
+MOST_STEPS = 1_000  # of a walk
+ENCODED_AT_A_TIME = 256  # texts
+
+
+class Neighbour(NamedTuple):
+    """A text of the training text, and how far its code is from that of another (Euclidean distance of the means)."""
+
+    text: str
+    distance: float
+
+
+def sample(source: Source, count: int = 1, *, seed: int = 0, **sampling) -> list[Generation]:
+    """Generates texts from codes that are drawn from the prior N(0, I).
+
+    Args:
+        source: with codes, such as a run of the preset `sentence-vae`.
+        count: how many texts.
+        seed, sampling: as of `generation.generate`.
+
+    Raises:
+        RequestError: the source has no codes, or a value is not allowed.
+    """
+    texts = _with_codes(source)
+    values = sampling_values(texts, "sample", seed, sampling)
+    return _in_parts([""] * count, lambda part, first: ask(texts, "sample", values, len(part), first))
+
+
+def encode(source: Source, texts: Sequence[str]) -> np.ndarray:
+    """Returns the mean code of each text (N, Z) float32.
+
+    Raises:
+        RequestError: the source has no codes.
+    """
+    function = _with_codes(source).functions["encode"]
+    parts = [texts[first : first + ENCODED_AT_A_TIME] for first in range(0, len(texts), ENCODED_AT_A_TIME)]
+    return np.concatenate([function(text=tf.constant(list(part)))["code"].numpy() for part in parts])
+
+
+def decode(source: Source, codes: np.ndarray, *, seed: int = 0, temperature: float = 0.0, **sampling):
+    """Returns a `Generation` for each code (N, Z).
+
+    Raises:
+        RequestError: the source has no codes, or a value is not allowed.
+    """
+    texts = _with_codes(source)
+    values = sampling_values(texts, "decode", seed, {"temperature": temperature, **sampling})
+    codes = np.asarray(codes, np.float32)
+
+    def outputs(part, first):
+        return ask(texts, "decode", values, len(part), first, code=codes[first : first + len(part)])
+
+    return _in_parts([""] * len(codes), outputs)
+
+
+def reconstruct(source: Source, texts: Sequence[str], **options) -> list[Generation]:
+    """Generates each text again from its code alone; `prompt` is the text, and `options` those of `decode`."""
+    opened = _with_codes(source)
+    made = decode(opened, encode(opened, texts), **options)
+    return [each._replace(prompt=text) for text, each in zip(texts, made, strict=True)]
+
+
+def interpolate(source: Source, text: str, other: str, steps: int = 7, **options) -> list[Generation]:
+    """Walks from one text to another in a straight line between their codes (Bowman et al. 2016, section 4.3).
+
+    Args:
+        source: with codes.
+        text, other: where the walk begins and ends.
+        steps: how many texts it has, both ends included, which are generated like the others.
+        options: of `decode`.
+
+    Raises:
+        RequestError: the source has no codes, or a value is not allowed.
+    """
+    if not 2 <= steps <= MOST_STEPS:
+        raise RequestError(
+            f"steps={steps} is not allowed: a walk has from 2 to {MOST_STEPS:,} texts, both ends included."
+        )
+    opened = _with_codes(source)
+    start, end = encode(opened, [text, other])
+    return decode(opened, start + np.linspace(0.0, 1.0, steps)[:, None] * (end - start), **options)
+
+
+def neighbours(run: Run, text: str, count: int = 5) -> list[Neighbour]:
+    """Returns the texts of a run's training text whose codes are nearest to that of a text, each once.
+
+    Raises:
+        RequestError: the run has no codes, or its training text cannot be read or has changed.
+    """
+    require_count("count", count, MOST_STEPS)
+    code = encode(run, [text])[0]
+    known = list(dict.fromkeys(example.target for example in own_corpus(run).training))
+    distances = np.linalg.norm(encode(run, known) - code, axis=1)
+    nearest = np.argsort(distances, kind="stable")[:count]
+    return [Neighbour(known[i], float(distances[i])) for i in nearest]
+
+
+def direction(
+    source: Source,
+    texts: Sequence[str],
+    away_from: Sequence[str],
+    towards: Sequence[str],
+    strength: float = 1.0,
+    **options,
+) -> list[Generation]:
+    """Moves texts in the direction from one group of texts to another: by the difference of their codes' means.
+
+    Args:
+        source: with codes.
+        texts: what is moved; each is the `prompt` of its result.
+        away_from, towards: the groups, for example statements and questions.
+        strength: how far; 1 is the distance of the groups.
+        options: of `decode`.
+
+    Raises:
+        RequestError: the source has no codes, a group is empty, or a value is not allowed.
+    """
+    for name, group in {"away_from": away_from, "towards": towards}.items():
+        if not group:
+            raise RequestError(f"{name} has no text: a direction is the difference of two groups of texts.")
+    if not np.isfinite(strength):
+        raise RequestError(f"strength={strength} is not a finite number: set one such as 1.")
+    opened = _with_codes(source)
+    step = encode(opened, towards).mean(axis=0) - encode(opened, away_from).mean(axis=0)
+    made = decode(opened, encode(opened, texts) + strength * step, **options)
+    return [each._replace(prompt=text) for text, each in zip(texts, made, strict=True)]
+
+
+def _with_codes(source: Source) -> Texts:
+    texts = source if isinstance(source, Texts) else open_texts(source)
+    if "decode" not in texts.functions:
+        raise RequestError(
+            f"{texts.origin} has no codes of texts: its model has none. `python -m pipeline train sentence-vae` trains "
+            "one that has."
+        )
+    return texts
+
+
+def _in_parts(prompts: list[str], outputs: Callable[[list[str], int], Mapping[str, Any]]) -> list[Generation]:
+    """Calls a signature for some rows at a time; `outputs` takes their prompts, and the number of the first."""
+    made = []
+    for first in range(0, len(prompts), ROWS_AT_A_TIME):
+        part = prompts[first : first + ROWS_AT_A_TIME]
+        made += generations(part, outputs(part, first))
+    return made
