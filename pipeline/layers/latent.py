@@ -34,7 +34,7 @@ class NormalDraw(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("pipeline")
 class WordDropout(keras.layers.Layer):
-    """Replaces tokens by the unknown token in training: a decoder cannot rely on them (Bowman et al. 2016, section 3.1).
+    """Replaces tokens by the unknown token in training, so that a decoder needs more than them (Bowman et al. 2016).
 
     Token ids (B, T) int32 → (B, T). Special tokens stay.
 
