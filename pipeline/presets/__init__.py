@@ -1,8 +1,8 @@
 """Named runs: each preset is a function that returns a whole configuration and states only what differs from defaults.
 
-There is one file for each kind of model: `language_model`, `seq2seq`, `vae`, `documents`. Every public function in them is a
-preset: `kjv_words` is called `kjv-words` at the command line and `presets.kjv_words()` in Python. So a new preset is a
-new function, and a new file is one more entry in `MODULES`.
+There is one file for each kind of model: `language_model`, `seq2seq`, `vae`, `documents`. Every public function in them
+is a preset: `kjv_words` is called `kjv-words` at the command line and `presets.kjv_words()` in Python. So a new preset
+is a new function, and a new file is one more entry in `MODULES`.
 """
 
 from __future__ import annotations

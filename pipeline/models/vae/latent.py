@@ -59,8 +59,17 @@ def seeds_of(token_ids):
 
 
 def normal(seed, size: int, draw: int | tf.Tensor = 0):
-    """Returns numbers from N(0, 1) that depend on seed, place and draw alone: (B,) int64 → (B, size) float32."""
-    numbers = draw * size + tf.range(size)  # (size,)
+    """Returns numbers from N(0, 1) that depend on seed, place and draw alone.
+
+    Args:
+        seed: (B,) int64.
+        size: how many numbers there are of each draw.
+        draw: the draw's number, or several (K, 1).
+
+    Returns:
+        (B, size) float32, or for several draws (B, K · size).
+    """
+    numbers = tf.reshape(draw * size + tf.range(size), [-1])
     # In the middle between two of the 2^24 values: neither 0 nor 1, whose quantiles are infinite.
     return tf.math.ndtri(samplers.uniform(seed[:, None], numbers) + 2.0**-25)
 
@@ -91,18 +100,28 @@ def log_weights(network: Network, encoder: keras.Model, batch, seeds, first, dra
     """
     token_ids, targets, weights = batch
     mean, log_variance = encoder(sentences_of(targets, weights[:, :1]))  # (B, Z)
-    size = mean.shape[1]
-    noise = tf.stack([normal(seeds, size, first + draw) for draw in range(draws)], axis=1)  # (B, K, Z)
-    z = mean[:, None] + tf.exp(0.5 * log_variance)[:, None] * noise
+    z, ratio = draw_codes(mean, log_variance, seeds, first, draws)
     inputs, repeated = tf.repeat(token_ids, draws, axis=0), tf.repeat(targets, draws, axis=0)  # (B · K, T)
-    _, nats, _ = network.losses((tf.reshape(z, [-1, size]), inputs), repeated, network.initial_state(0))
+    _, nats, _ = network.losses((tf.reshape(z, [-1, z.shape[2]]), inputs), repeated, network.initial_state(0))
     nats = tf.reduce_sum(nats * tf.repeat(weights, draws, axis=0), axis=1)
-    return log_density_ratio(z, noise, log_variance[:, None]) - tf.reshape(nats, [-1, draws])
+    return ratio - tf.reshape(nats, [-1, draws])
 
 
-def log_density_ratio(z, noise, log_variance):
-    """log p(z) − log q(z | x) for z = mean + exp(log_variance / 2) · noise, all (…, Z): (…,)."""
-    return 0.5 * tf.reduce_sum(tf.square(noise) + log_variance - tf.square(z), axis=-1)
+def draw_codes(mean, log_variance, seeds, first, draws: int):
+    """Draws K codes from each distribution.
+
+    Args:
+        mean, log_variance: (B, Z).
+        seeds, first, draws: as of `log_weights`.
+
+    Returns:
+        the codes z (B, K, Z), and log p(z) − log q(z | x) of each, (B, K).
+    """
+    numbers = tf.reshape(first + tf.range(draws), [-1, 1])  # (K, 1)
+    noise = tf.reshape(normal(seeds, mean.shape[1], numbers), [-1, draws, mean.shape[1]])  # (B, K, Z)
+    spread, mean = log_variance[:, tf.newaxis], mean[:, tf.newaxis]
+    z = mean + tf.exp(0.5 * spread) * noise
+    return z, 0.5 * tf.reduce_sum(tf.square(noise) + spread - tf.square(z), axis=-1)
 
 
 def mutual_information(mean: np.ndarray, log_variance: np.ndarray, seed: int = 0) -> float:

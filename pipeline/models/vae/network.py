@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -134,7 +134,6 @@ class VAE(Family):
             run.config.sampling,
             output_size=run.output_size,
             encoder=model.get_layer("encoder"),
-            network=self.network(model),
         )
 
     # === Figures ===

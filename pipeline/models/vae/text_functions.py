@@ -9,9 +9,7 @@ from pipeline.config import SamplingConfig
 from pipeline.data.tokenizer import Tokenizer
 from pipeline.decoding import loop
 from pipeline.decoding.loop import NO_SAMPLING, SAMPLING_DTYPES, Decoder, Sampling
-from pipeline.decoding.prompts import counts_of
 from pipeline.decoding.signatures import TEXT, Outputs, Signature, TextFunctions, first_rows, specs
-from pipeline.models.network import Network
 from pipeline.models.vae import latent
 
 OTHER = tf.TensorSpec([None], tf.string, "other")
@@ -28,7 +26,6 @@ class LatentFunctions(TextFunctions):
     Args:
         tokenizer, decoder, sampling, options: as of `TextFunctions`; the decoder starts from codes (B, Z).
         encoder: sentence ids (B, S) → mean and log-variance of their codes, each (B, Z).
-        network: of the decoder.
     """
 
     def __init__(
@@ -38,11 +35,10 @@ class LatentFunctions(TextFunctions):
         sampling: SamplingConfig,
         *,
         encoder: keras.Model,
-        network: Network,
         **options: int,
     ):
         super().__init__(tokenizer, decoder, sampling, **options)
-        self.encoder, self.network = encoder, network
+        self.encoder = encoder
         self.latent_dim = encoder.outputs[0].shape[1]
 
     def signatures(self) -> dict[str, Signature]:
@@ -130,15 +126,15 @@ class LatentFunctions(TextFunctions):
         """
         rows = tf.shape(text)[0]
         (text,) = self._padded((text,), ("",))
-        _, unknown = counts_of(self.tokenizer, self.tokenizer.tokenize(text))
-        targets = self._sentences(text)  # (B, T)
-        weights = tf.cast(targets != self.tokenizer.padding_id, tf.float32)
-        start = tf.fill([tf.shape(targets)[0], 1], self.tokenizer.start_id)
-        batch = tf.concat([start, targets[:, :-1]], axis=1), targets, weights
-        logs = latent.log_weights(self.network, self.encoder, batch, latent.seeds_of(targets), 0, SCORE_DRAWS)
+        sentences = self._sentences(text)  # (B, T)
+        mean, log_variance = self.encoder(sentences)  # (B, Z)
+        z, ratio = latent.draw_codes(mean, log_variance, latent.seeds_of(sentences), 0, SCORE_DRAWS)
+        memory, state = self.decoder.start(tf.reshape(z, [-1, self.latent_dim]))
+        scored = self._score(memory, state, tf.repeat(text, SCORE_DRAWS))
+        logs = ratio + tf.reshape(scored["log_probability"], [-1, SCORE_DRAWS])
         likelihood = tf.reduce_logsumexp(logs, axis=1) - tf.math.log(float(SCORE_DRAWS))
-        tokens = tf.cast(tf.reduce_sum(weights, axis=1), tf.int32)
-        return first_rows({"log_probability": likelihood, "tokens": tokens, "unknown": unknown}, rows)
+        counts = {name: scored[name][::SCORE_DRAWS] for name in ("tokens", "unknown")}
+        return first_rows({"log_probability": likelihood} | counts, rows)
 
     # The graphs of two signatures are used by others, so that an export holds each of them once.
 
