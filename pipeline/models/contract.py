@@ -87,6 +87,18 @@ class Update(NamedTuple):
     loss: Callable[..., Loss]
 
 
+class Points(NamedTuple):
+    """What TensorBoard's projector shows.
+
+    Attributes:
+        vectors: (N, Z) float32, of which the first 10,000 are shown.
+        labels: N texts.
+    """
+
+    vectors: np.ndarray
+    labels: Sequence[str]
+
+
 class HeldOut(NamedTuple):
     """Text that a run is measured on.
 
@@ -109,6 +121,8 @@ class Family:
     """
 
     has_source: ClassVar[bool] = False
+    # How many validation examples TensorBoard's texts and pictures are made of (`summaries`).
+    shown_examples: ClassVar[int] = 0
     # The history's column that "best" and patience look at; lower is better.
     criterion: ClassVar[str] = "validation_nats_per_token"
 
@@ -327,8 +341,10 @@ class Family:
 
     def summaries(
         self, run, model: keras.Model, functions: TextFunctions, shown: Sequence[Example]
-    ) -> Iterator[tuple[str, float | list[str] | np.ndarray]]:
-        """Yields what TensorBoard shows of each epoch: a tag, and a number, some texts, or an image (H, W, 3) uint8.
+    ) -> Iterator[tuple[str, float | list[str] | np.ndarray | Points]]:
+        """Yields what TensorBoard shows of each epoch: a tag, and what belongs to it.
+
+        That is a number, some texts, an image (H, W, 3) uint8, or points for the projector.
 
         Args:
             run: names the prompts.

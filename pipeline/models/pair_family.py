@@ -25,6 +25,7 @@ class PairFamily(Family):
     """A family that learns from pairs of a source and a target; `build` takes both vocabularies' sizes."""
 
     has_source = True
+    shown_examples = 4
 
     def text_functions(self, run, model: keras.Model) -> PairFunctions:
         """Returns the functions from source strings to target strings."""

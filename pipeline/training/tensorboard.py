@@ -15,10 +15,10 @@ from tensorboard.plugins import projector
 from pipeline.atomic_files import atomic_write
 from pipeline.data.examples import Example
 from pipeline.decoding.signatures import TextFunctions
+from pipeline.models.contract import Points
 from pipeline.run import Run
 
-PROJECTED_TOKENS = 10_000  # most labels that the projector draws well
-SHOWN_EXAMPLES = 4
+PROJECTED_POINTS = 10_000  # most labels that the projector draws well
 NEVER = 1 << 30
 LARGEST = float(tf.float32.max)
 
@@ -42,6 +42,7 @@ class Log:
             else tf.summary.create_noop_writer()
         )
         self._copy = None
+        self._points: dict[str, Points] = {}
 
     def __enter__(self) -> Log:
         # Once, not at each figure: leaving `as_default` flushes.
@@ -78,12 +79,21 @@ class Log:
         left_out = ("bits_per_character", "unknown_rate", "tokens", "characters")
         self.scalars(step, {f"validation/{names.get(k, k)}": v for k, v in shown.items() if k not in left_out})
         for tag, value in run.family.summaries(run, *self._float32_copy(run, model), self.shown):
-            _write(tag, value, step)
+            if isinstance(value, Points):
+                self._project(tag, value)
+            else:
+                _write(tag, value, step)
         network = run.family.network(model)
         for call in network.graph.readers(network.tokens):  # for pairs, those of the target
             if isinstance(call.operation, keras.layers.Embedding):
-                write_projector(self.folder, call.operation, run.tokenizer.vocabulary)
+                vectors = keras.ops.convert_to_numpy(call.operation.embeddings)
+                self._project("embedding", Points(vectors, run.tokenizer.vocabulary))
                 break
+
+    def _project(self, tag: str, points: Points) -> None:
+        """Shows points in the projector, beside those of other tags."""
+        self._points[tag] = points
+        write_projector(self.folder, self._points)
 
     def _float32_copy(self, run: Run, model: keras.Model) -> tuple[keras.Model, TextFunctions]:
         """A copy in float32 with the current weights, and its functions, as in an export; compiled once."""
@@ -108,10 +118,11 @@ def _write(tag: str, value: float | list[str] | np.ndarray, step: int) -> None:
         tf.summary.scalar(tag, value, step)
 
 
-def shown_examples(split: Iterable[Example]) -> list[Example]:
-    """Returns the first examples of a split that have different sources: those that are watched during training."""
-    few = itertools.islice(split, 20 * SHOWN_EXAMPLES)
-    return list({example.source: example for example in few}.values())[:SHOWN_EXAMPLES]
+def shown_examples(split: Iterable[Example], count: int) -> list[Example]:
+    """Returns the first examples of a split, those that are watched during training, for pairs each source once."""
+    few = itertools.islice(split, 20 * count)
+    different = {example.target if example.source is None else example.source: example for example in few}
+    return list(different.values())[:count]
 
 
 def forget(folder: Path, step: int) -> None:
@@ -137,24 +148,26 @@ def _read_events(path: Path) -> tuple[list[Event], bool]:
     return events, True
 
 
-def write_projector(folder: Path, embedding: keras.layers.Embedding, vocabulary: tuple[str, ...]) -> None:
-    """Writes the embedding's first rows and their labels where TensorBoard's projector finds them."""
-    size = min(PROJECTED_TOKENS, len(vocabulary))
-    values = tf.Variable(keras.ops.convert_to_numpy(embedding.embeddings)[:size])
-    tf.train.Checkpoint(embedding=values).write(str(folder / "embedding"))
+def write_projector(folder: Path, points: dict[str, Points]) -> None:
+    """Writes points and their labels where TensorBoard's projector finds them: all of them, by their tags."""
+    config, values = projector.ProjectorConfig(), {}
+    for tag, (vectors, labels) in points.items():
+        size = min(PROJECTED_POINTS, len(labels))
+        values[tag] = tf.Variable(vectors[:size])
+        name = "labels.tsv" if tag == "embedding" else f"labels-{tag}.tsv"
+        with open(folder / name, "w", encoding="utf-8", newline="") as file:
+            for label in labels[:size]:
+                file.write(_label(label) + "\n")
+        config.embeddings.add(tensor_name=f"{tag}/.ATTRIBUTES/VARIABLE_VALUE", metadata_path=name)
+    tf.train.Checkpoint(**values).write(str(folder / "embedding"))
     # The projector finds it by this file, wherever the folder is moved; a relative path in the projector's own
     # configuration would be taken from where TensorBoard was started.
     (folder / "checkpoint").write_text('model_checkpoint_path: "embedding"\n')
-    with open(folder / "labels.tsv", "w", encoding="utf-8", newline="") as file:
-        for token in vocabulary[:size]:
-            file.write(_label(token) + "\n")
-    config = projector.ProjectorConfig()
-    config.embeddings.add(tensor_name="embedding/.ATTRIBUTES/VARIABLE_VALUE", metadata_path="labels.tsv")
     projector.visualize_embeddings(str(folder), config)
 
 
 def _label(token: str) -> str:
-    """Returns a token as a label: one line that is not blank, or the projector would shift all labels that follow it.
+    """Returns a token or a text as a label: one line that is not blank, or all labels after it would be shifted.
 
     >>> _label("the"), _label("\\n"), _label(" ")
     ('the', '\\\\n', "' '")

@@ -97,7 +97,7 @@ def _train(config: RunConfig, directory: Path, cache, callbacks) -> Run:
             )
         if notice := messages.unreachable(splits["training"], config):
             say(notice)
-        shown = tensorboard.shown_examples(corpus.validation) if run.family.has_source else ()
+        shown = tensorboard.shown_examples(corpus.validation, run.family.shown_examples)
         trainer = Trainer(run, splits["training"], splits["validation"], callbacks, shown, devices)
         trainer.restore()
         say(messages.outlook(config, trainer.batches.steps) + devices.advice(config.training.precision))

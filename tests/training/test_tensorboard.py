@@ -12,6 +12,7 @@ from tensorboard.plugins.projector.projector_plugin import ProjectorPlugin
 from pipeline.models.pair_family import PairFamily
 from pipeline.run_config import override
 from pipeline.training import tensorboard
+from pipeline.models.contract import Points
 from pipeline.training.tensorboard import Log, write_projector
 
 
@@ -113,7 +114,7 @@ def test_every_row_of_the_embedding_has_its_label(tmp_path):
     odd = ("\u2028", " ", "我", "'", '"', "\\", "\x85", "", "  ", " the", "the ", "\u3000", "\xa0", "\ufeff", "\x1c")
     vocabulary = ("<pad>", "a", "\n", "\t", "\r\n", *odd)
     layer = embedding_of(len(vocabulary))
-    write_projector(tmp_path, layer, vocabulary)
+    write_projector(tmp_path, {"embedding": Points(layer.embeddings.numpy(), vocabulary)})
     text = (tmp_path / "labels.tsv").read_bytes().decode("utf-8")
     labels = text.removesuffix("\n").split("\n")
     assert len(labels) == len(text.splitlines()) == len(vocabulary) == len(set(labels))

@@ -11,9 +11,10 @@ ignore its code ("posterior collapse"); what helps against it is a setting each:
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -22,12 +23,14 @@ import tensorflow as tf
 
 from pipeline.config import TrainingConfig
 from pipeline.data.batching import held_out_batches, to_dataset
+from pipeline.data.examples import Example
 from pipeline.data.token_cache import TokenSplit
 from pipeline.data.tokenizer import SPECIAL_TOKENS, Tokenizer
+from pipeline.decoding.loop import Sampling
 from pipeline.layers.latent import NormalDraw, WordDropout
 from pipeline.layers.micro_batches import Nested
 from pipeline.layers.recurrent import GRU, LSTM, BesideEveryStep
-from pipeline.models.contract import Family, HeldOut, Loss, Sizes, Update
+from pipeline.models.contract import Family, HeldOut, Loss, Points, Sizes, Update
 from pipeline.models.network import Network
 from pipeline.models.vae import latent
 from pipeline.models.vae.config import VAEConfig
@@ -40,13 +43,15 @@ STATES = {"lstm": ("hidden", "cell"), "gru": ("hidden",)}
 MEASURED_SENTENCES = 2_000  # for the mutual information, which cannot exceed the logarithm of their number
 MOST_DRAWS = 100_000
 ROWS_OF_DRAWS = 512  # rows that are decoded at a time, for the importance-weighted likelihood
-RESET_SEED = 1  # of the decoder that starts anew
+RECONSTRUCTED, WALKED = 4, 7  # texts that TensorBoard shows
+RESET_SEED = 2**31 - 1  # of the decoder that starts anew; not one that a run is likely to have itself
 
 
 class VAE(Family):
     """Encoder → a code z → decoder."""
 
     config: VAEConfig
+    shown_examples = 1_000
 
     def build(self, sizes: Sizes) -> keras.Model:
         """Builds the model: (sentence ids (B, S), token ids (B, T)) int32 → logits (B, T, V) float32.
@@ -176,6 +181,21 @@ class VAE(Family):
             measured["draws"] = draws
             measured["importance_weighted"] = self.importance_weighted(run, held_out.tokens, draws)
         return measured
+
+    def summaries(self, run, model: keras.Model, functions: LatentFunctions, shown: Sequence[Example]) -> Iterator:
+        """Yields samples, some sentences and what their codes give, a walk between two, and the codes as points."""
+        yield from super().summaries(run, model, functions, shown)
+        texts = [example.target for example in shown]
+        if texts:
+            yield "codes", Points(functions.encode(tf.constant(texts))["code"].numpy(), texts)
+            few = texts[:RECONSTRUCTED]
+            greedy = Sampling.of(dataclasses.replace(run.config.sampling, temperature=0.0))
+            rebuilt = functions.reconstruct(tf.constant(few), *greedy.repeat(len(few)))["text"].numpy()
+            yield "reconstructions", [f"{text}\n→ {other.decode()}" for text, other in zip(few, rebuilt, strict=True)]
+            share = tf.linspace(0.0, 1.0, WALKED)
+            ends = (tf.fill([WALKED], text) for text in (texts[0], texts[-1]))
+            walk = functions.interpolate(*ends, share, *greedy.repeat(WALKED))["text"].numpy()
+            yield "walk", [text.decode() for text in walk]
 
     def importance_weighted(self, run, tokens: TokenSplit, draws: int) -> float:
         """Returns −log p(x) for each sentence on average, estimated with importance-weighted draws, in nats."""
