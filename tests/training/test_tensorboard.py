@@ -9,10 +9,10 @@ import tensorflow as tf
 from tensorboard.plugins import base_plugin
 from tensorboard.plugins.projector.projector_plugin import ProjectorPlugin
 
+from pipeline.models.contract import Points
 from pipeline.models.pair_family import PairFamily
 from pipeline.run_config import override
 from pipeline.training import tensorboard
-from pipeline.models.contract import Points
 from pipeline.training.tensorboard import Log, write_projector
 
 
