@@ -25,6 +25,7 @@ from pipeline.data.batching import Batch
 from pipeline.data.tokenizer import SPECIAL_TOKENS, TableTokenizer, Tokenizer
 from pipeline.decoding.loop import Sampling
 from pipeline.decoding.signatures import TextFunctions
+from pipeline.layers.fast_paths import fast_paths
 from pipeline.layers.micro_batches import share_cores
 from pipeline.models.contract import Sizes
 from pipeline.models.families import family
@@ -186,6 +187,58 @@ def torch_layers(network: LanguageModelConfig, vocabulary_size: int):
             nn.Linear(network.units, vocabulary_size),
         ]
     )
+
+
+def torch_vae_step(setup: Setup, batches: list[Batch]) -> Contender:
+    """A training step of the sentence VAE in PyTorch, its layers those of `models.vae.network`; no row has padding."""
+    import torch
+    from torch import nn
+
+    network, size = setup.network, setup.vocabulary_size
+    width, units, code = network.embedding_dim, network.units, network.latent_dim
+    layers = nn.ModuleDict(
+        {
+            "source": nn.Embedding(size, width),
+            "encoder": nn.LSTM(width, units, batch_first=True),
+            "target": nn.Embedding(size, width),
+            "decoder": nn.LSTM(width + code, units, batch_first=True),
+            "output": nn.Linear(units, size),
+            **{name: nn.Linear(units, code) for name in ("mean", "log_variance")},
+            **{name: nn.Linear(code, units) for name in ("hidden", "cell")},
+        }
+    )
+    dropout, optimizer = nn.Dropout(network.dropout), torch.optim.Adam(layers.parameters(), lr=1e-3)
+    tensors = itertools.cycle([[torch.from_numpy(ids).long() for ids in batch[:2]] for batch in batches])
+
+    def bound(inputs, targets):
+        _, (hidden, _) = layers["encoder"](layers["source"](targets))
+        mean, log_variance = (layers[name](hidden[0]) for name in ("mean", "log_variance"))  # (B, Z)
+        z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+        states = tuple(layers[name](z)[None] for name in ("hidden", "cell"))
+        beside = z[:, None].expand(-1, inputs.shape[1], -1)  # (B, T, Z)
+        x, _ = layers["decoder"](torch.cat([dropout(layers["target"](inputs)), beside], dim=2), states)
+        logits = layers["output"](dropout(x)).flatten(0, 1)
+        nats = nn.functional.cross_entropy(logits, targets.flatten(), reduction="sum")
+        return nats + 0.5 * (mean**2 + log_variance.exp() - log_variance - 1).sum()
+
+    def call():
+        inputs, targets = next(tensors)
+        optimizer.zero_grad()
+        nats = bound(inputs, targets)
+        (nats / targets.numel()).backward()
+        nn.utils.clip_grad_norm_(layers.parameters(), 1.0)
+        optimizer.step()
+        return nats.detach() / targets.numel()
+
+    return Contender("torch.nn.LSTM, two of them", call, model=layers)
+
+
+def plain_step(setup: Setup, batches: list[Batch], **options) -> Contender:
+    """Our training step with Keras' own layers, softmax and Adam (`training.fast_paths=false`)."""
+    with fast_paths(False):
+        contender = pipeline_step("keras.layers.LSTM, two of them", setup, batches, **options)
+        contender.call()  # compiled here
+    return contender
 
 
 # === Generated texts ===

@@ -62,6 +62,19 @@ def measure_train(repeat: int) -> Iterator[Line]:
         yield from timing.compare("train", str(setup), builders, repeat, "step", setup.training_amounts)
 
 
+def measure_latent(repeat: int) -> Iterator[Line]:
+    """A training step of the sentence VAE, against Keras' own layers and PyTorch's."""
+    setup = setups.LATENT
+    batches = random_batches(setup)
+    builders = [
+        _our_step("pipeline", setup, batches, network=setup.network),
+        functools.partial(contenders.plain_step, setup, batches, network=setup.network),
+    ]
+    builders += [functools.partial(contenders.torch_vae_step, setup, batches)] if has_torch() else []
+    tokens = {"tokens_per_second": setup.batch_size * setup.steps}
+    yield from timing.compare("latent", str(setup), builders, repeat, "step", tokens)
+
+
 def measure_targets(repeat: int) -> Iterator[Line]:
     """A target at every step, against document 000's network of the same sizes: one target for each window."""
     setup = setups.TARGETS
@@ -134,6 +147,7 @@ def _our_step(name: str, setup: Setup, *arguments, **options) -> Builder:
 PARTS: dict[str, Callable[..., Iterator[Line]]] = {
     "peak": measure_peak,
     "train": measure_train,
+    "latent": measure_latent,
     "targets": measure_targets,
     "softmax": measure_softmax,
     "precision": measure_precision,

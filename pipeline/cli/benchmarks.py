@@ -12,6 +12,7 @@ from pipeline.settings import RequestError, nearest
 PARTS = {
     "peak": "the product of two large matrices: the most that the machine can do",
     "train": "a training step, compared with keras.layers and, if it is installed, PyTorch",
+    "latent": "a training step of the sentence VAE, compared with keras.layers and, if it is installed, PyTorch",
     "targets": "a target at every step, compared with one per window as in document 000",
     "softmax": "the adaptive softmax, compared with the full one",
     "precision": "mixed precision, compared with float32",

@@ -8,9 +8,10 @@ import pytest
 
 from pipeline.benchmark import contenders
 from pipeline.benchmark.environment import has_torch
-from pipeline.benchmark.setups import random_batches
+from pipeline.benchmark.setups import Setup, random_batches
 from pipeline.data.tokenizer import SPECIAL_TOKENS
 from pipeline.models.documents.config import Document000Config
+from pipeline.models.vae.config import VAEConfig
 from tests.benchmark.sizes import setup_of
 
 needs_torch = pytest.mark.skipif(not has_torch(), reason="PyTorch is not installed")
@@ -52,6 +53,34 @@ def test_mixed_precision_has_nearly_the_same_loss():
     )
     mixed.model.set_weights(full.model.get_weights())
     assert float(mixed.call()) == pytest.approx(float(full.call()), abs=0.05)
+
+
+def latent_setup() -> Setup:
+    return Setup(VAEConfig(embedding_dim=4, units=6, latent_dim=2), 30, 3, 5)
+
+
+def test_a_step_of_the_vae_without_fast_paths_has_the_same_loss():
+    setup = latent_setup()
+    batches = random_batches(setup)
+    ours, plain = (
+        contenders.pipeline_step("pipeline", setup, batches, network=setup.network),
+        contenders.plain_step(setup, batches, network=setup.network),
+    )
+    for contender in (ours, plain):  # a code that is not drawn: its log-variance is tiny
+        contender.model.set_weights(ours.model.get_weights())
+        layer = contender.model.get_layer("encoder").get_layer("log_variance")
+        layer.set_weights([np.zeros((6, 2)), np.full(2, -30.0)])
+    assert float(ours.call()) == pytest.approx(float(plain.call()), abs=1e-4)
+
+
+@needs_torch
+def test_a_step_of_the_vae_in_pytorch_has_nearly_the_same_loss():
+    setup = latent_setup()
+    batches = random_batches(setup)
+    ours = contenders.pipeline_step("pipeline", setup, batches, network=setup.network)
+    theirs = contenders.torch_vae_step(setup, batches)
+    assert float(ours.call()) == pytest.approx(math.log(30), abs=0.3)
+    assert float(theirs.call()) == pytest.approx(math.log(30), abs=0.3)
 
 
 # === A process of its own ===
