@@ -245,6 +245,11 @@ def training_batches(tokens: TokenSplit, config: DatasetConfig, seed: int) -> Ba
             f"{config.source_length} tokens and a target of up to dataset.sequence_length={length}, end tokens "
             "included: set larger ones, or give shorter pairs."
         )
+    if batches.steps == 0 and batches.too_long:
+        raise RequestError(
+            f"None of the {tokens.documents:,} documents of the training text has up to dataset.sequence_length={length} "
+            f"tokens, its end token included: set a larger one, for example dataset.sequence_length={4 * length}."
+        )
     if batches.steps == 0 or (config.batches == "streams" and tokens.tokens < size):
         raise RequestError(
             f"The training text has {tokens.tokens:,} tokens in {tokens.documents:,} documents, too little for "

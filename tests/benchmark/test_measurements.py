@@ -94,7 +94,7 @@ def test_a_large_text(measure):
     ("arguments", "words"),
     [
         (["trian"], "did you mean 'train'"),
-        (["peak", "gpu"], "Allowed: generate, ingest, peak"),
+        (["peak", "gpu"], "Allowed: generate, ingest, latent, peak"),
         (["--repeat", "0"], "repeat=0"),
         (["ingest", "--megabytes", "0"], "megabytes=0.0"),
         (["ingest", "--megabytes", "nan"], "megabytes=nan"),

@@ -12,6 +12,9 @@ TINY = [
     *("sampling.max_new_tokens=8", "tokenizer.min_count=1", "corpus.validation_share=0.2"),
 ]
 
+ALL_FOR_TRAINING = ("corpus.validation_share=0", "corpus.test_share=0")
+LINES = "".join(f"line {i} of several words\n" for i in range(40))
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
@@ -96,13 +99,14 @@ def test_a_model_without_codes_says_which_has_some(tiny_run, command):
 @pytest.mark.parametrize(
     ("text", "settings", "expected"),
     [
-        ("one sentence alone\n", (), ""),
-        ("one two three four five six\n" * 30, ("dataset.sequence_length=3",), "dataset.sequence_length"),
-        ("word\n" * 40, (), None),
-        ("a b\n" * 40, ("model.latent_dim=0",), "model.latent_dim"),
+        ("one sentence alone\n", (), "too few"),
+        ("one sentence alone\n", ALL_FOR_TRAINING, None),
+        (LINES, ("dataset.sequence_length=2",), "dataset.sequence_length=2"),
+        ("word\n" * 40, ALL_FOR_TRAINING, None),
+        ("a b\n" * 40, ("model.latent_dim=0",), "latent_dim=0"),
         ("a b\n" * 40, ("corpus.documents=file",), "corpus.documents=line"),
     ],
-    ids=["one sentence", "all over the limit", "one word", "no code", "a file as a document"],
+    ids=["one sentence", "nothing apart", "all over the limit", "one word", "no code", "a file as a document"],
 )
 def test_texts_that_are_hardly_any(place, command, text, settings, expected):
     """Each is trained on, or refused in one line."""

@@ -147,17 +147,32 @@ def test_only_the_embedding_of_the_text_itself_is_shown(pair_run, tmp_path, monk
 
     run, shown = dataclasses.replace(pair_run), []
     run.__dict__["family"] = Own(pair_run.config.model)  # in the place of the cached one
-    monkeypatch.setattr(
-        tensorboard, "write_projector", lambda folder, layer, tokens: shown.append((layer.name, tokens))
-    )
+    monkeypatch.setattr(tensorboard, "write_projector", lambda folder, points: shown.append(points["embedding"]))
+    model = run.new_model()
     with Log(tmp_path) as log:
-        log.epoch(run, run.new_model(), {"step": 1})
-    assert shown == [("target", run.tokenizer.vocabulary)]
+        log.epoch(run, model, {"step": 1})
+    [points] = shown
+    assert points.labels == run.tokenizer.vocabulary
+    np.testing.assert_array_equal(points.vectors, model.get_layer("target").embeddings)
+
+
+def test_points_stand_beside_the_embedding_and_are_kept(tmp_path):
+    points = {
+        "embedding": Points(np.eye(3, dtype="float32"), "abc"),
+        "codes": Points(np.ones((2, 4), "float32"), ["x", " y\n"]),
+    }
+    write_projector(tmp_path, points)
+    assert (tmp_path / "labels-codes.tsv").read_text("utf-8").splitlines() == ["x", "' y\\n'"]
+    shapes = tf.train.load_checkpoint(str(tmp_path / "embedding")).get_variable_to_shape_map()
+    assert shapes["codes/.ATTRIBUTES/VARIABLE_VALUE"] == [2, 4] and shapes["embedding/.ATTRIBUTES/VARIABLE_VALUE"] == [
+        3,
+        3,
+    ]
 
 
 def test_a_large_vocabulary_is_cut(tmp_path, monkeypatch):
-    monkeypatch.setattr(tensorboard, "PROJECTED_TOKENS", 4)
-    write_projector(tmp_path, embedding_of(9), tuple("abcdefghi"))
+    monkeypatch.setattr(tensorboard, "PROJECTED_POINTS", 4)
+    write_projector(tmp_path, {"embedding": Points(embedding_of(9).embeddings.numpy(), "abcdefghi")})
     assert (tmp_path / "labels.tsv").read_text("utf-8").split() == list("abcd")
     assert tf.train.load_checkpoint(str(tmp_path / "embedding")).get_variable_to_shape_map()[
         "embedding/.ATTRIBUTES/VARIABLE_VALUE"

@@ -16,9 +16,9 @@ def kl_weight(config: VAEConfig, step: int, steps_per_epoch: int) -> float:
             by the schedule.
         steps_per_epoch: of the run.
 
-    >>> linear = VAEConfig(annealing="linear", annealing_epochs=2, annealing_start=0.2)
+    >>> linear = VAEConfig(annealing="linear", annealing_epochs=2, annealing_start=0.5)
     >>> [kl_weight(linear, step, 5) for step in (0, 5, 10, 15)]
-    [0.2, 0.6, 1.0, 1.0]
+    [0.5, 0.75, 1.0, 1.0]
     >>> cyclical = VAEConfig(annealing="cyclical", annealing_epochs=4, annealing_cycles=2)
     >>> [kl_weight(cyclical, step, 1) for step in range(9)]
     [0.0, 0.5, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0, 1.0]
