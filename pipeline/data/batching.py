@@ -247,8 +247,8 @@ def training_batches(tokens: TokenSplit, config: DatasetConfig, seed: int) -> Ba
         )
     if batches.steps == 0 and batches.too_long:
         raise RequestError(
-            f"None of the {tokens.documents:,} documents of the training text has up to dataset.sequence_length={length} "
-            f"tokens, its end token included: set a larger one, for example dataset.sequence_length={4 * length}."
+            f"None of the {tokens.documents:,} documents of the training text fits into dataset.sequence_length="
+            f"{length} tokens, its end token included: set a larger one, for example {4 * length}."
         )
     if batches.steps == 0 or (config.batches == "streams" and tokens.tokens < size):
         raise RequestError(

@@ -336,7 +336,6 @@ def test_another_seed_gives_other_batches(kind):
         ("streams", distinct(0)),
         ("windows", distinct(8)),
         ("windows", distinct(0)),
-        ("sentences", documents([10, 12])),
         ("sentences", distinct(20)),
         ("sentences", distinct(0)),
     ],
@@ -345,6 +344,12 @@ def test_too_short_a_text_is_refused(kind, tokens):
     config = DatasetConfig(batches=kind, batch_size=4, sequence_length=9)
     with pytest.raises(RequestError, match=f"batches={kind} with batch_size=4.*set smaller ones"):
         training_batches(tokens, config, seed=1)
+
+
+def test_documents_that_are_all_too_long_are_refused():
+    config = DatasetConfig(batches="sentences", batch_size=4, sequence_length=9)
+    with pytest.raises(RequestError, match="None of the 2 documents.*set a larger one"):
+        training_batches(documents([10, 12]), config, seed=1)
 
 
 def test_too_long_pairs_are_refused():
