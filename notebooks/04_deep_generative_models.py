@@ -61,13 +61,13 @@ from pipeline.serving import codes  # noqa: E402
 tf.get_logger().setLevel("ERROR")  # several networks in one process: TensorFlow warns that it compiles often
 
 # %% tags=["parameters"]
-SETTINGS = ["dataset.sequence_length=24"]
+SETTINGS = ["dataset.sequence_length=18", "training.epochs=8"]
 DRAWS = 50
 
 # %% [markdown]
 # ## Data
 #
-# Verses of the King James Version, one a line, up to 24 words and marks: long ones are left out of training.
+# Verses of the King James Version, one a line, up to 17 words and marks: long ones are left out of training.
 
 # %%
 config = pipeline.override(presets.sentence_vae(), SETTINGS)
