@@ -119,8 +119,8 @@ axes.legend()
 plt.show()
 
 # %% [markdown]
-# A code that says much, far from 0 and sharp, costs many nats. It pays only if the decoder predicts the words better
-# for it, by as many nats.
+# A code that says much, far from 0 and sharp, costs many nats. It is worth that only if it lowers the
+# reconstruction loss by at least as many nats.
 #
 # ## Train
 #
@@ -137,7 +137,7 @@ free, collapsed = runs.values()
 # ## Watch
 #
 # TensorBoard shows the same, and besides that the codes as points in its projector, texts rebuilt from their codes,
-# and a walk. The dotted line is a code of no use.
+# and a walk. The dotted line marks 0: a code that says nothing.
 
 # %%
 figure, axes = plt.subplots(1, 3, figsize=(11, 3), layout="constrained")
@@ -191,8 +191,8 @@ for found in codes.neighbours(free, "And the LORD said unto Moses,", 4):
 # %% [markdown]
 # ### The space
 #
-# The means of a thousand codes in two directions, those in which they vary most. Colours are the sentences' lengths,
-# which are among the first things that a code tells.
+# The means of a thousand codes in two directions, those in which they vary most. The colour is the sentence's
+# length, one of the first properties that codes learn.
 
 # %%
 some = texts[:1000]
@@ -211,7 +211,7 @@ plt.show()
 # ## Measure
 #
 # The bound is below the likelihood. Several draws for each sentence, weighted by importance, come closer (Burda et al.
-# 2016, equation 8). All figures are of the test text; those of a text are nats for each sentence.
+# 2016, equation 8). All figures are of the test text; likelihoods are in nats per sentence.
 
 # %%
 for name, run in runs.items():
@@ -223,7 +223,7 @@ for name, run in runs.items():
 # %% [markdown]
 # ## Export
 #
-# One SavedModel, text in and text out. What a language model's export has, and the walk as a signature of its own.
+# One SavedModel, text in and text out. It has a language model's signatures, and one for each use of a code.
 
 # %%
 folder = pipeline.export(free)

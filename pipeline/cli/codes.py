@@ -7,13 +7,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.cli.arguments import MAX_TEXTS, add_run_folder_argument, number, whole_number
+from pipeline.cli.arguments import MAX_TEXTS, add_run_folder_argument, number, require_at_least_one, whole_number
 from pipeline.cli.generation import SEARCH_OPTIONS, add_sampling_options, read_lines, run_or_export, without_surrogates
 from pipeline.cli.startup import start_tensorflow
 from pipeline.config import sampling_parameters
-from pipeline.settings import require_count
+from pipeline.settings import RequestError, require_count
 
-LIKELIEST = "The texts are the likeliest ones of their codes unless a --temperature is given."
+LIKELIEST = "Without --temperature the most likely token is taken at every step."
 
 
 def _add_source(command: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def add_sample_arguments(command: argparse.ArgumentParser) -> None:
 def add_reconstruct_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the arguments of `reconstruct`."""
     _add_source(command)
-    command.add_argument("texts", nargs="+", metavar="TEXT", help="what is generated again from its code alone")
+    command.add_argument("texts", nargs="+", metavar="TEXT", help="text to encode, and to generate again from its code")
     _add_options(command)
     command.epilog = LIKELIEST
 
@@ -65,10 +65,22 @@ def add_direction_arguments(command: argparse.ArgumentParser) -> None:
     """Adds the arguments of `direction`."""
     _add_source(command)
     command.add_argument("texts", nargs="+", metavar="TEXT", help="what is moved")
-    command.add_argument("--from", dest="away_from", required=True, metavar="FILE", help="a group of texts, one a line")
-    command.add_argument("--to", dest="towards", required=True, metavar="FILE", help="the group towards which it goes")
     command.add_argument(
-        "--strength", type=number, default=1.0, metavar="X", help="1: the distance of the groups (default: 1)"
+        "--from",
+        dest="away_from",
+        required=True,
+        metavar="FILE",
+        help="file with the group to move away from, one text per line",
+    )
+    command.add_argument(
+        "--to", dest="towards", required=True, metavar="FILE", help="file with the group to move towards"
+    )
+    command.add_argument(
+        "--strength",
+        type=number,
+        default=1.0,
+        metavar="X",
+        help="how far to move; 1 is the distance between the groups' means (default: 1)",
     )
     _add_options(command)
     command.epilog = LIKELIEST
@@ -76,6 +88,7 @@ def add_direction_arguments(command: argparse.ArgumentParser) -> None:
 
 def sample(options: argparse.Namespace) -> None:
     """Prints texts from codes that are drawn from the prior."""
+    require_at_least_one("samples", options.samples)
     require_count("samples", options.samples, MAX_TEXTS)
     codes, source = _open(options)
     _print([(None, each.text) for each in codes.sample(source, options.samples, **_given(options))], options)
@@ -98,11 +111,16 @@ def interpolate(options: argparse.Namespace) -> None:
 
 def neighbours(options: argparse.Namespace) -> None:
     """Prints the nearest texts of the training text, and how far they are."""
+    require_at_least_one("count", options.count)
+    if (run_or_export(options.folder) / "saved_model.pb").exists():
+        raise RequestError(
+            f"{options.folder} is an export, which has no training text: name the run, for example "
+            "saved_models/sentence-vae."
+        )
     start_tensorflow(share_cores=True)
-    from pipeline.run import load
     from pipeline.serving import codes
 
-    for found in codes.neighbours(load(options.folder), *_words([options.text]), options.count):
+    for found in codes.neighbours(options.folder, *_words([options.text]), options.count):
         if options.json:
             print(json.dumps(found._asdict(), ensure_ascii=False))
         else:
@@ -112,6 +130,9 @@ def neighbours(options: argparse.Namespace) -> None:
 def direction(options: argparse.Namespace) -> None:
     """Prints each text, and what is generated from its code when that is moved."""
     groups = [read_lines(Path(file)) for file in (options.away_from, options.towards)]
+    for option, file, group in zip(("--from", "--to"), (options.away_from, options.towards), groups, strict=True):
+        if not group:
+            raise RequestError(f"{option} {file} has no text: write at least one line into it.")
     codes, source = _open(options)
     made = codes.direction(source, _words(options.texts), *groups, options.strength, **_given(options))
     _print([(each.prompt, each.text) for each in made], options)

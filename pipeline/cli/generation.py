@@ -86,7 +86,7 @@ def generate(options: argparse.Namespace) -> None:
     names = [*sampling_parameters(), *SEARCH_OPTIONS]
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
     texts = generation.open_texts(folder)
-    _check_samples(options, given.get("temperature", texts.settings.get("temperature")))
+    _check_samples(options, given.get("temperature", texts.settings.get("temperature")), "sample" in texts.functions)
     if options.interactive:
         _converse(texts, given, options.encoding or "auto")
     elif options.beam_width:
@@ -279,14 +279,15 @@ def _refuse_two_ways(options: argparse.Namespace) -> None:
         raise RequestError("--interactive writes one text for each prompt: leave out --samples and --json.")
 
 
-def _check_samples(options: argparse.Namespace, temperature: float | None) -> None:
+def _check_samples(options: argparse.Namespace, temperature: float | None, has_codes: bool) -> None:
     """Refuses several samples that would all be the same, and more than the beams find."""
     if options.beam_width and options.samples > options.beam_width:
         raise RequestError(
             f"samples={options.samples} is more than beam_width={options.beam_width}: that many beams find at most as "
             "many texts. Set a larger --beam-width, up to 8, or fewer --samples."
         )
-    if options.samples > 1 and not options.beam_width and temperature == 0:
+    # From a latent code, which each row draws, the likeliest tokens differ.
+    if options.samples > 1 and not options.beam_width and temperature == 0 and not has_codes:
         raise RequestError(
             f"samples={options.samples} with temperature=0, which takes the most likely token, would be the same text "
             f"{options.samples} times: set a higher --temperature, or --beam-width for the best {options.samples}."

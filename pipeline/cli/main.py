@@ -45,7 +45,11 @@ COMMANDS = {
     "reconstruct": (codes.reconstruct, codes.add_reconstruct_arguments, "generate texts again from their codes alone"),
     "interpolate": (codes.interpolate, codes.add_interpolate_arguments, "walk from one text to another by their codes"),
     "neighbours": (codes.neighbours, codes.add_neighbours_arguments, "find training texts whose codes are near"),
-    "direction": (codes.direction, codes.add_direction_arguments, "move texts as one group differs from another"),
+    "direction": (
+        codes.direction,
+        codes.add_direction_arguments,
+        "change texts in the direction from one group of texts to another",
+    ),
     "export": (generation.export, generation.add_export_arguments, "write a run as a SavedModel: text in, text out"),
     "benchmark": (benchmarks.benchmark, benchmarks.add_benchmark_arguments, "measure how fast the package is"),
     "demo": (

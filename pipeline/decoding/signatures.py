@@ -137,7 +137,7 @@ class TextFunctions:
             prompt_tokens, prompt_unknown: (B,) int32, how many tokens the prompt has, and how many of them are unknown.
         """
         rows = tf.shape(text)[0]
-        text, sampling = self._padded((text, Sampling(*sampling)), ("", Sampling.of(NO_SAMPLING)))
+        text, sampling = self.padded((text, Sampling(*sampling)), ("", Sampling.of(NO_SAMPLING)))
         start = self._start(text, sampling.seed)
         generated = loop.generate(
             self.decoder.make_step(),
@@ -149,12 +149,12 @@ class TextFunctions:
             **self._options(start),
         )
         texts = self._continuation(generated.token_ids, text, start)
-        outputs = self._generated(texts, generated, sampling)
+        outputs = self.outputs_of(texts, generated, sampling)
         outputs["ended"] |= start.max_new_tokens == 0
         outputs |= {"prompt_tokens": start.prompt_tokens, "prompt_unknown": start.prompt_unknown}
         return first_rows(outputs, rows)
 
-    def _generated(self, texts: tf.Tensor, generated: loop.Generated, sampling: Sampling) -> Outputs:
+    def outputs_of(self, texts: tf.Tensor, generated: loop.Generated, sampling: Sampling) -> Outputs:
         """Returns what is said of generated texts, which are cut at their stop texts."""
         shortened = stop_texts.cut(texts, sampling.stop)
         return {
@@ -171,9 +171,9 @@ class TextFunctions:
             log_probability (B,) float32 in nats, tokens (B,) int32, unknown (B,) int32.
         """
         rows = tf.shape(text)[0]
-        (text,) = self._padded((text,), ("",))
+        (text,) = self.padded((text,), ("",))
         nothing = tf.fill([tf.shape(text)[0], 1], self.tokenizer.padding_id)
-        return first_rows(self._score(*self.decoder.start(nothing), text), rows)
+        return first_rows(self.score_from(*self.decoder.start(nothing), text), rows)
 
     def beam_search(self, text: tf.Tensor, *search: tf.Tensor) -> Outputs:
         """Searches for the likeliest texts for each prompt.
@@ -187,7 +187,7 @@ class TextFunctions:
             contain "", -inf and 0.
         """
         rows = tf.shape(text)[0]
-        text, search = self._padded((text, Search(*search)), ("", NO_SEARCH))
+        text, search = self.padded((text, Search(*search)), ("", NO_SEARCH))
         start = self._start(text, self._seed_of(text))
         beams = beam_search.beam_search(
             self.decoder.make_step(),
@@ -203,7 +203,7 @@ class TextFunctions:
         outputs = {"text": texts, "log_probability": beams.log_probability, "tokens": beams.tokens}
         return first_rows(outputs, rows)
 
-    def _score(self, memory, state, text) -> Outputs:
+    def score_from(self, memory, state, text) -> Outputs:
         """Scores texts (B,) from a state on."""
         token_ids = self.tokenizer.tokenize(text)  # (B, None)
         _, unknown = counts_of(self.tokenizer, token_ids)
@@ -235,7 +235,7 @@ class TextFunctions:
             "first_allowed": start.prompts and start.prompts.first_allowed,
         }
 
-    def _padded(self, rows, padding):
+    def padded(self, rows, padding):
         """Pads a batch to the decoder's least number of rows, with a row that asks for nothing."""
         size = tf.shape(tf.nest.flatten(rows)[0])[0]
 
@@ -315,9 +315,9 @@ class PairFunctions(TextFunctions):
             log_probability (B,) float32 in nats, tokens (B,) int32, unknown (B,) int32.
         """
         rows = tf.shape(text)[0]
-        text, target = self._padded((text, target), ("", ""))
+        text, target = self.padded((text, target), ("", ""))
         start = self._start(text, None)
-        return first_rows(self._score(start.memory, start.state, target), rows)
+        return first_rows(self.score_from(start.memory, start.state, target), rows)
 
     def _start(self, text, seed) -> _Start:
         """Reads the sources; the first step consumes the start token. The rules see the target alone.

@@ -152,8 +152,8 @@ def read_tokens(
         dropout: a `Dropout` layer in front of each recurrent layer, or None. In training every step then reads a
             different vector, and all of them are projected.
         training: whether dropout is on.
-        beside: (B, C), a vector that the lowest layer reads at every step, after the embedded token and without
-            dropout; or None. Its product with the kernel is computed once for all steps.
+        beside: (B, C), a vector that is concatenated to the embedded token at every step, without dropout; or None. Its
+            product with the kernel is computed once for all steps.
 
     Returns:
         The outputs (B, T, U), and a tuple with the tuple of each layer's last states, each (B, U).

@@ -73,7 +73,7 @@ def run_steps(
 
 
 def _split_kernel(weights: list, beside) -> list:
-    """Leaves a layer's kernel the rows for x, and returns the product of the others with (B, C): [(B, Z)]."""
+    """Cuts the kernel in `weights` to the rows for x, in place; returns the product of the others with (B, C)."""
     kernel, width = weights[0], beside.shape[-1]
     weights[0] = kernel[:-width]
     return [tf.matmul(beside, kernel[-width:])]

@@ -254,7 +254,7 @@ class Family:
         return "train"
 
     def begin_epoch(self, model: keras.Model, epoch: int) -> None:
-        """Called before an epoch's first step: what is to change in the weights from one phase to the next.
+        """Called before an epoch's first step: changes weights when a phase begins, if the family needs that.
 
         A run that resumes there calls it again, so the result may depend on the weights and the epoch alone.
         """

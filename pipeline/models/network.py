@@ -282,7 +282,12 @@ def _find_chain(network: Network) -> Chain | None:
         if len(readers) == 1 and _is_dropout(readers[0].operation):
             dropout, readers = readers[0], graph.readers(readers[0].outputs[0])
         joined = readers[0] if not stack and len(readers) == 1 else None
-        if joined and type(joined.operation) is BesideEveryStep and joined.args[1].number not in network.stepped:
+        if (
+            joined
+            and type(joined.operation) is BesideEveryStep
+            and len(joined.args) == 2
+            and joined.args[1].number not in network.stepped
+        ):
             readers, beside = graph.readers(joined.outputs[0]), joined.args[1].number
         number = numbers.get(id(readers[0])) if len(readers) == 1 else None
         layer = readers[0] if number in network.carried or (beside is not None and number is not None) else None
@@ -309,7 +314,7 @@ def _is_dropout(operation) -> bool:
 
 
 def _is_plain(call: Call, network: Network, may_start: bool) -> bool:
-    """Whether a recurrent call reads its input alone and only its outputs at all steps are read.
+    """Whether a recurrent call has no input but x, and nothing reads its last states.
 
     With `may_start`, it may also start from states that do not depend on the tokens.
     """

@@ -24,7 +24,7 @@ def sentence_vae() -> RunConfig:
 
 
 def sentence_vae_collapsed() -> RunConfig:
-    """The same without a remedy: its decoder ignores the code, and every walk stands still."""
+    """The same without free bits: the decoder ignores the code, so all texts of a walk are equal."""
     config = sentence_vae()
     return dataclasses.replace(
         config, name="sentence-vae-collapsed", model=dataclasses.replace(config.model, free_bits=0.0)

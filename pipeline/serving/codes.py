@@ -1,7 +1,7 @@
 """What to do with a model that has a code for each text: draw texts, rebuild them, walk from one to another.
 
 All functions take a run, its folder, or an export's folder. Where a text is generated from the code of another, it is
-the likeliest one (temperature 0) unless a temperature is given.
+made of the likeliest token at each step (temperature 0) unless a temperature is given.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from pipeline.run import Run
+from pipeline.run import Run, load
 from pipeline.serving.evaluation import own_corpus
 from pipeline.serving.generation import (
     ROWS_AT_A_TIME,
@@ -24,11 +24,12 @@ from pipeline.serving.generation import (
     open_texts,
     sampling_values,
 )
-from pipeline.settings import RequestError, require_count
+from pipeline.settings import RequestError
 
+LARGEST_STRENGTH = 1e6  # of a direction
 Source = Run | Texts | str | os.PathLike
-MOST_STEPS = 1_000  # of a walk
-ENCODED_AT_A_TIME = 256  # texts
+MOST_STEPS, MOST_SAMPLES = 1_000, 1_000_000  # texts of a walk, and of a sample
+ENCODED_AT_A_TIME, CHARACTERS_AT_A_TIME = 256, 100_000  # texts, and their characters with padding
 
 
 class Neighbour(NamedTuple):
@@ -50,6 +51,8 @@ def sample(source: Source, count: int = 1, *, seed: int = 0, **sampling) -> list
         RequestError: the source has no codes, or a value is not allowed.
     """
     texts = _with_codes(source)
+    if not 1 <= count <= MOST_SAMPLES:
+        raise RequestError(f"count={count} is not allowed: it must be at least 1 and at most {MOST_SAMPLES:,}.")
     values = sampling_values(texts, "sample", seed, sampling)
     return _in_parts([""] * count, lambda part, first: ask(texts, "sample", values, len(part), first))
 
@@ -60,9 +63,18 @@ def encode(source: Source, texts: Sequence[str]) -> np.ndarray:
     Raises:
         RequestError: the source has no codes.
     """
-    function = _with_codes(source).functions["encode"]
-    parts = [texts[first : first + ENCODED_AT_A_TIME] for first in range(0, len(texts), ENCODED_AT_A_TIME)]
-    return np.concatenate([function(text=tf.constant(list(part)))["code"].numpy() for part in parts])
+    function, texts = _with_codes(source).functions["encode"], _some(texts)
+    # By length, and fewer of long ones: rows are padded to the longest.
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    codes, first = [], 0
+    while first < len(order):
+        size = max(1, min(ENCODED_AT_A_TIME, CHARACTERS_AT_A_TIME // max(1, len(texts[order[first]]))))
+        while size > 1 and size * len(texts[order[min(first + size, len(order)) - 1]]) > CHARACTERS_AT_A_TIME:
+            size = -(-size // 2)
+        part = [texts[i] for i in order[first : first + size]]
+        codes.append(function(text=tf.constant(part))["code"].numpy())
+        first += size
+    return np.concatenate(codes)[np.argsort(order)]
 
 
 def decode(source: Source, codes: np.ndarray, *, seed: int = 0, temperature: float = 0.0, **sampling):
@@ -74,6 +86,10 @@ def decode(source: Source, codes: np.ndarray, *, seed: int = 0, temperature: flo
     texts = _with_codes(source)
     values = sampling_values(texts, "decode", seed, {"temperature": temperature, **sampling})
     codes = np.asarray(codes, np.float32)
+    if codes.ndim != 2 or not np.isfinite(codes).all():
+        raise RequestError(
+            f"codes of the shape {codes.shape} cannot be decoded: give finite numbers (N, Z), a row a code."
+        )
 
     def outputs(part, first):
         return ask(texts, "decode", values, len(part), first, code=codes[first : first + len(part)])
@@ -83,7 +99,7 @@ def decode(source: Source, codes: np.ndarray, *, seed: int = 0, temperature: flo
 
 def reconstruct(source: Source, texts: Sequence[str], **options) -> list[Generation]:
     """Generates each text again from its code alone; `prompt` is the text, and `options` those of `decode`."""
-    opened = _with_codes(source)
+    opened, texts = _with_codes(source), _some(texts)
     made = decode(opened, encode(opened, texts), **options)
     return [each._replace(prompt=text) for text, each in zip(texts, made, strict=True)]
 
@@ -109,13 +125,17 @@ def interpolate(source: Source, text: str, other: str, steps: int = 7, **options
     return decode(opened, start + np.linspace(0.0, 1.0, steps)[:, None] * (end - start), **options)
 
 
-def neighbours(run: Run, text: str, count: int = 5) -> list[Neighbour]:
+def neighbours(run: Run | str | os.PathLike, text: str, count: int = 5) -> list[Neighbour]:
     """Returns the texts of a run's training text whose codes are nearest to that of a text, each once.
+
+    An export has no training text, so that `run` is a run or its folder.
 
     Raises:
         RequestError: the run has no codes, or its training text cannot be read or has changed.
     """
-    require_count("count", count, MOST_STEPS)
+    if not 1 <= count <= MOST_STEPS:
+        raise RequestError(f"count={count} is not allowed: it must be at least 1 and at most {MOST_STEPS:,}.")
+    run = run if isinstance(run, Run) else load(run)
     code = encode(run, [text])[0]
     known = list(dict.fromkeys(example.target for example in own_corpus(run).training))
     distances = np.linalg.norm(encode(run, known) - code, axis=1)
@@ -146,9 +166,11 @@ def direction(
     for name, group in {"away_from": away_from, "towards": towards}.items():
         if not group:
             raise RequestError(f"{name} has no text: a direction is the difference of two groups of texts.")
-    if not np.isfinite(strength):
-        raise RequestError(f"strength={strength} is not a finite number: set one such as 1.")
-    opened = _with_codes(source)
+    if not abs(strength) <= LARGEST_STRENGTH:
+        raise RequestError(
+            f"strength={strength} is not allowed: set one from -{LARGEST_STRENGTH:g} to {LARGEST_STRENGTH:g}."
+        )
+    opened, texts = _with_codes(source), _some(texts)
     step = encode(opened, towards).mean(axis=0) - encode(opened, away_from).mean(axis=0)
     made = decode(opened, encode(opened, texts) + strength * step, **options)
     return [each._replace(prompt=text) for text, each in zip(texts, made, strict=True)]
@@ -158,9 +180,17 @@ def _with_codes(source: Source) -> Texts:
     texts = source if isinstance(source, Texts) else open_texts(source)
     if "decode" not in texts.functions:
         raise RequestError(
-            f"{texts.origin} has no codes of texts: its model has none. `python -m pipeline train sentence-vae` trains "
-            "one that has."
+            f"{texts.origin} has no codes of texts: only a variational autoencoder has some, such as the one that "
+            "`python -m pipeline train sentence-vae` trains."
         )
+    return texts
+
+
+def _some(texts: Sequence[str] | str) -> list[str]:
+    """Returns texts, or one text, as a list that is not empty."""
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    if not texts:
+        raise RequestError("There is no text to encode: give at least one.")
     return texts
 
 

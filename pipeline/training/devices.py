@@ -128,11 +128,11 @@ class Devices:
 
     def share_out(self, values: Nested) -> Nested:
         """Gives each replica its rows of values (B, …)."""
-        return values if self.replicas == 1 else self._share_out(values)
+        return values if self.replicas == 1 or not tf.nest.flatten(values) else self._share_out(values)
 
     def gather(self, values: Nested) -> Nested:
         """Puts the replicas' rows together: (B, …). All machines must call it."""
-        return values if self.replicas == 1 else self.first(self._gather(values))
+        return values if self.replicas == 1 or not tf.nest.flatten(values) else self.first(self._gather(values))
 
     def diverge(self, model: keras.Model) -> None:
         """Gives each replica dropout of its own; what a checkpoint holds, the first replica's seeds, stays as it is."""

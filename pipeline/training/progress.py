@@ -58,6 +58,10 @@ class Progress:
         self.history.append(row)
         return is_best
 
+    def forget_best(self) -> None:
+        """Lets the next epoch be the best one so far."""
+        self.best, self.epochs_without_improvement = None, 0
+
     def next_epoch(self) -> None:
         """Moves on to the next epoch's first batch."""
         self.epoch, self.index, self.sums, self.seconds = self.epoch + 1, 0, {}, 0.0

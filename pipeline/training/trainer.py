@@ -344,6 +344,8 @@ class Trainer:
             self._write_epoch(is_best)
         self.log.epoch(self.run, self.model, row)
         self.callbacks.on_epoch_end(progress.epoch, row | {"val_loss": criterion})  # Keras' name for it
+        if self.family.phase(progress.epoch + 1) != self.family.phase(progress.epoch):
+            progress.forget_best()  # of another phase the criterion may mean something else
         progress.next_epoch()
         self.save()
         say(messages.summary(row, is_best, self.config.training))

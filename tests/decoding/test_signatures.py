@@ -104,7 +104,7 @@ def test_rows_that_pad_a_batch_ask_for_nothing():
     """They asked for top_p=0 and a penalty of 0, which slowed a single text down, and changed one with NaN."""
     texts = text_functions()
     request = (tf.constant(["ab"]), Sampling.of(SamplingConfig()).repeat(1))
-    prompts, padded = texts._padded(request, ("", Sampling.of(NO_SAMPLING)))
+    prompts, padded = texts.padded(request, ("", Sampling.of(NO_SAMPLING)))
     assert prompts.numpy().tolist() == [b"ab", b""]
     added = padded._asdict() | {"text": prompts}
     assert {name: value.numpy()[1] for name, value in added.items()} == {

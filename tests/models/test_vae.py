@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from pipeline.config import DatasetConfig, TrainingConfig
+from pipeline.decoding.loop import Sampling
 from pipeline.layers.latent import NormalDraw, WordDropout
 from pipeline.layers.recurrent import LSTM, BesideEveryStep
 from pipeline.models.contract import Sizes
@@ -111,6 +112,11 @@ def test_draws_are_normal_and_differ():
     assert not np.isin(draws[:5], latent.normal(tf.range(5, dtype=tf.int64), 2, draw=1)).any()
 
 
+def test_no_draw_is_infinite():
+    """Of this seed the generator gives its largest number."""
+    assert np.isfinite(latent.normal(tf.constant([3747935], tf.int64), 4)).all()
+
+
 def test_in_training_the_weight_and_the_free_bits_move_the_objective_alone():
     own, model = built(free_bits=30.0)
     loss = own.loss(model, some_batch(), (), training=True, kl_weight=0.5)
@@ -139,6 +145,15 @@ def test_the_mutual_information_is_what_an_integral_says():
     mixture = 0.5 * (normal(-1.5) + normal(1.5))
     exact = -np.trapezoid(mixture * np.log(mixture), x) - 0.5 * math.log(2 * math.pi * math.e)
     assert latent.mutual_information(mean, log_variance) == pytest.approx(exact, abs=0.05)
+
+
+def test_the_mutual_information_is_that_of_the_definition():
+    mean, log_variance = np.random.default_rng(2).normal(size=(2, 300, 5))
+    noise = np.random.default_rng(0).normal(size=mean.shape)
+    z = mean + np.exp(0.5 * log_variance) * noise
+    log_q = -0.5 * ((z[:, None] - mean) ** 2 / np.exp(log_variance) + log_variance).sum(axis=2)  # (N, N)
+    defined = np.mean(np.diag(log_q) - np.log(np.exp(log_q).mean(axis=1)))
+    assert latent.mutual_information(mean, log_variance) == pytest.approx(defined, abs=1e-9)
 
 
 def test_active_units_are_those_that_vary():
@@ -306,6 +321,26 @@ def test_an_export_and_its_run_do_the_same_with_codes(run):
     assert {"text", "other", "share", "temperature", "seed"} <= set(served.structured_input_signature[1])
 
 
+def test_rows_without_parameters_are_refused(run):
+    functions, one = run.text_functions(), Sampling.of(run.config.sampling).repeat(1)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="same first dimension"):
+        functions.decode(tf.zeros([2, 3]), *one)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="same first dimension"):
+        functions.interpolate(tf.constant(["a"]), tf.constant(["b"]), tf.constant([0.1, 0.2]), *one)
+
+
+def test_long_texts_are_encoded_as_short_ones(run, monkeypatch):
+    texts = ["the", "我喜歡 the the the", "", "the the", "the 我喜歡"] * 3
+    whole = codes.encode(run, texts)
+    monkeypatch.setattr(codes, "CHARACTERS_AT_A_TIME", 12)
+    np.testing.assert_allclose(codes.encode(run, texts), whole, atol=1e-6)
+
+
+def test_the_encoder_is_compiled_once(run):
+    tokens = next(iter([run.family._compiled_encoder(run.model)]))
+    assert run.family._compiled_encoder(run.model) is tokens
+
+
 def test_a_sample_depends_on_its_own_seed_alone(run):
     samples = [each.text for each in codes.sample(run, 20, seed=1)]
     assert len(set(samples)) > 5 and samples[:3] == [each.text for each in codes.sample(run, 3, seed=1)]
@@ -330,6 +365,10 @@ def test_neighbours_are_training_texts_the_nearest_first(run):
 
 def test_what_has_no_codes_is_refused(tiny_run, run):
     assert "has no codes" in refusal(codes.sample, tiny_run)
+    assert "at least one" in refusal(codes.reconstruct, run, [])
+    assert "count=0" in refusal(codes.sample, run, 0)
+    assert "finite numbers" in refusal(codes.decode, run, np.full((1, 3), np.nan))
+    assert "strength=1e+39" in refusal(codes.direction, run, ["a"], ["a"], ["b"], 1e39)
     assert "steps=1" in refusal(codes.interpolate, run, "a", "b", 1)
     assert "away_from has no text" in refusal(codes.direction, run, ["a"], [], ["b"])
     assert "no_repeat_ngrams" in refusal(functools.partial(codes.sample, no_repeat_ngrams=3), run)
@@ -343,10 +382,12 @@ def test_what_has_no_codes_is_refused(tiny_run, run):
         ("model.autoencoder_epochs=2", "leaves no epoch"),
         ("dataset.batches=streams", "dataset.batches=sentences"),
         ("model.word_dropout=1.5", "word_dropout"),
+        (("model.autoencoder_epochs=1", "training.patience=2"), "training.patience=0"),
+        (("model.annealing=none", "model.annealing_epochs=3"), "no effect"),
     ],
 )
 def test_wrong_settings_are_refused(config, assignment, expected):
-    assert expected in refusal(override, config, [assignment])
+    assert expected in refusal(override, config, [assignment] if isinstance(assignment, str) else assignment)
 
 
 @pytest.mark.slow

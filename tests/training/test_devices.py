@@ -111,6 +111,19 @@ def test_precision_and_batches_on_two_devices(settings, text_file, tmp_path):
     np.testing.assert_allclose(losses(tmp_path / "all"), losses(tmp_path / "one"), rtol=2e-3)
 
 
+@pytest.mark.parametrize("preset", ["sentence-vae", "reverse"])
+def test_a_family_without_a_carried_state_on_two_devices(preset, text_file, tmp_path):
+    small = {
+        "sentence-vae": ("--data", str(text_file), "corpus.validation_share=0.2", "model.latent_dim=3"),
+        "reverse": ("corpus.pairs=40", "dataset.batch_size=8"),
+    }
+    arguments = ["train", preset, "--directory", str(tmp_path), "--name", "run", *small[preset], "model.units=8"]
+    arguments += ["model.embedding_dim=8", "training.epochs=1", "dataset.batch_size=8", "training.devices=all"]
+    finished(started(arguments, script=TWO_DEVICES))
+    [row] = json.loads((tmp_path / "run" / "history.json").read_text("utf-8"))
+    assert np.isfinite(row["loss"])
+
+
 def test_a_run_goes_on_with_more_devices(one, text_file, tmp_path):
     """A checkpoint holds the whole batch's state: one device's run goes on with two."""
     arguments = command(text_file, tmp_path, "run", "training.devices=one", "training.epochs=1")

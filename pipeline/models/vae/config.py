@@ -39,18 +39,18 @@ class VAEConfig(ModelConfig):
         10.0, "annealing: epochs until the weight is 1; with annealing=cyclical, epochs of one cycle", above=0.0
     )
     annealing_start: float = setting(
-        0.0, "annealing: the weight at the beginning, or of each cycle", minimum=0.0, maximum=1.0
+        0.0, "annealing: weight at the beginning of training, or of each cycle", minimum=0.0, maximum=1.0
     )
     annealing_cycles: int = setting(4, "annealing=cyclical: number of cycles, after which the weight is 1", minimum=1)
     free_bits: float = setting(
         0.0,
-        "nats of KL for each sentence that cost nothing, shared evenly by the dimensions of the code (Kingma et al. "
-        "2016)",
+        "KL divergence per sentence, in nats, that is not penalised; each dimension of the code gets an equal share "
+        "(Kingma et al. 2016)",
         minimum=0.0,
     )
     autoencoder_epochs: int = setting(
         0,
-        "epochs in which the KL term costs nothing; after them the decoder starts anew (Li et al. 2019)",
+        "epochs trained with KL weight 0; after them the decoder gets new weights (Li et al. 2019)",
         minimum=0,
     )
 
@@ -75,4 +75,14 @@ class VAEConfig(ModelConfig):
             raise RequestError(
                 f"model.autoencoder_epochs={self.autoencoder_epochs} with training.epochs={config.training.epochs} "
                 "leaves no epoch to learn the distribution of the codes: set more epochs, or fewer of those."
+            )
+        if self.autoencoder_epochs and config.training.patience:
+            raise RequestError(
+                f"training.patience={config.training.patience} does not suit model.autoencoder_epochs="
+                f"{self.autoencoder_epochs}, in which the validation loss rises: set training.patience=0."
+            )
+        if self.annealing == "none" and (self.annealing_epochs, self.annealing_start) != (10.0, 0.0):
+            raise RequestError(
+                f"model.annealing_epochs={self.annealing_epochs:g} and model.annealing_start={self.annealing_start:g} "
+                "have no effect with model.annealing=none: set model.annealing=linear or cyclical, or leave them out."
             )

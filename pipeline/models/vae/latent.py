@@ -30,7 +30,8 @@ def kl_to_prior(mean, log_variance):
 def with_free_bits(kl, present, free_nats: float):
     """The KL term with free bits (Kingma et al. 2016, appendix C.8).
 
-    Each dimension costs at least its share of the free nats, on average over the batch; below that its gradient is 0.
+    Each dimension costs at least its share of the free nats, on average over the rows given; below that its gradient is
+    0. In training these are a micro-batch's, on a CPU half of a batch (`layers.micro_batches`).
 
     Args:
         kl: (B, Z), of each dimension.
@@ -70,14 +71,15 @@ def normal(seed, size: int, draw: int | tf.Tensor = 0):
         (B, size) float32, or for several draws (B, K · size).
     """
     numbers = tf.reshape(draw * size + tf.range(size), [-1])
-    # In the middle between two of the 2^24 values: neither 0 nor 1, whose quantiles are infinite.
-    return tf.math.ndtri(samplers.uniform(seed[:, None], numbers) + 2.0**-25)
+    uniforms = samplers.uniform(seed[:, None], numbers) + 2.0**-25
+    # The largest would be rounded to 1, whose quantile is infinite.
+    return tf.math.ndtri(tf.minimum(uniforms, 1.0 - 2.0**-24))
 
 
 def sentences_of(targets, present):
     """Returns the encoder's input: targets (B, T), and in rows without a sentence an end token.
 
-    A row that is masked as a whole would stop cuDNN.
+    cuDNN does not accept a row that is masked at every step.
 
     Args:
         targets: (B, T) int32.
@@ -129,7 +131,8 @@ def mutual_information(mean: np.ndarray, log_variance: np.ndarray, seed: int = 0
 
         I = E KL(q(z | x) ‖ p(z)) − KL(q(z) ‖ p(z)) = E log q(z | x) − E log q(z),  q(z) = mean over x of q(z | x)
 
-    With one code drawn for each sentence. It cannot exceed log N, so N belongs to every such figure.
+    With one code drawn for each sentence. It cannot exceed log N, so N belongs to every such figure. Where there is no
+    information, the estimate may be slightly negative.
 
     Args:
         mean, log_variance: (N, Z) of the posteriors.
@@ -148,8 +151,10 @@ def mutual_information(mean: np.ndarray, log_variance: np.ndarray, seed: int = 0
     precision, constant = np.exp(-log_variance), np.sum(log_variance, axis=1)
     total = 0.0
     for first in range(0, len(codes), _ROWS):
-        distance = np.square(codes[first : first + _ROWS, None] - mean) * precision  # (rows, N, Z)
-        density = -0.5 * (distance.sum(axis=2) + constant)  # (rows, N)
+        rows = codes[first : first + _ROWS]  # (rows, Z)
+        # (z − mean)² / variance, multiplied out: no table of rows × N × Z numbers.
+        distance = np.square(rows) @ precision.T - 2 * rows @ (mean * precision).T  # (rows, N)
+        density = -0.5 * (distance + np.sum(np.square(mean) * precision, axis=1) + constant)
         highest = density.max(axis=1, keepdims=True)
         total += np.sum(highest[:, 0] + np.log(np.exp(density - highest).mean(axis=1)))
     return float(np.mean(own) - total / len(codes))

@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import functools
 import random
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -44,6 +45,7 @@ MEASURED_SENTENCES = 2_000  # for the mutual information, which cannot exceed th
 MOST_DRAWS = 100_000
 ROWS_OF_DRAWS = 512  # rows that are decoded at a time, for the importance-weighted likelihood
 RECONSTRUCTED, WALKED = 4, 7  # texts that TensorBoard shows
+LONGEST_SHOWN = 200  # characters
 RESET_SEED = 2**31 - 1  # of the decoder that starts anew; not one that a run is likely to have itself
 
 
@@ -51,7 +53,11 @@ class VAE(Family):
     """Encoder → a code z → decoder."""
 
     config: VAEConfig
-    shown_examples = 1_000
+    shown_examples = 500
+
+    def __init__(self, config: VAEConfig):
+        super().__init__(config)
+        self._encoders: weakref.WeakKeyDictionary[keras.Model, Callable] = weakref.WeakKeyDictionary()
 
     def build(self, sizes: Sizes) -> keras.Model:
         """Builds the model: (sentence ids (B, S), token ids (B, T)) int32 → logits (B, T, V) float32.
@@ -147,11 +153,18 @@ class VAE(Family):
         """Returns what the codes of (up to 2,000) validation sentences tell; see `code_figures`."""
         return code_figures(*self.posteriors(model, validation, run.config.dataset, MEASURED_SENTENCES))
 
+    def _compiled_encoder(self, model: keras.Model) -> Callable:
+        """The encoder as a graph that is compiled once for each model."""
+        if model not in self._encoders:
+            encoder = model.get_layer("encoder")
+            self._encoders[model] = tf.function(lambda ids: encoder(ids), autograph=False, reduce_retracing=True)
+        return self._encoders[model]
+
     def posteriors(
         self, model: keras.Model, tokens: TokenSplit, dataset, limit: int = 0
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns mean and log-variance (N, Z) of the codes of a text's sentences, at most `limit` of them; 0: all."""
-        encode = tf.function(model.get_layer("encoder"), autograph=False, reduce_retracing=True)
+        encode = self._compiled_encoder(model)
         found, count = [], 0
         for _, targets, weights in to_dataset(held_out_batches(tokens, dataset), epoch=0):
             present = weights[:, 0].numpy() > 0
@@ -185,7 +198,7 @@ class VAE(Family):
     def summaries(self, run, model: keras.Model, functions: LatentFunctions, shown: Sequence[Example]) -> Iterator:
         """Yields samples, some sentences and what their codes give, a walk between two, and the codes as points."""
         yield from super().summaries(run, model, functions, shown)
-        texts = [example.target for example in shown]
+        texts = [example.target for example in shown if len(example.target) <= LONGEST_SHOWN]
         if texts:
             yield "codes", Points(functions.encode(tf.constant(texts))["code"].numpy(), texts)
             few = texts[:RECONSTRUCTED]
@@ -257,7 +270,8 @@ def _decoder(config: VAEConfig, vocabulary_size: int) -> keras.Model:
 
 
 def _embedding(config: VAEConfig, vocabulary_size: int, name: str) -> keras.layers.Embedding:
-    # Rows of length 1 on average: Keras' own, within ± 0.05, are so small that a new decoder finds nothing in them.
+    # Rows of length 1 on average: Keras' own, within ± 0.05, are so small that a newly initialized decoder receives
+    # almost no signal.
     initializer = keras.initializers.RandomNormal(stddev=config.embedding_dim**-0.5)
     return keras.layers.Embedding(vocabulary_size, config.embedding_dim, embeddings_initializer=initializer, name=name)
 

@@ -65,7 +65,7 @@ class LatentFunctions(TextFunctions):
     def encode(self, text: tf.Tensor) -> Outputs:
         """Returns the mean (`code`) and the standard deviation (`spread`) of each text's code, (B, Z) float32."""
         rows = tf.shape(text)[0]
-        (text,) = self._padded((text,), ("",))
+        (text,) = self.padded((text,), ("",))
         mean, log_variance = self.encoder(self._sentences(text))
         return first_rows({"code": mean, "spread": tf.exp(0.5 * log_variance)}, rows)
 
@@ -80,9 +80,10 @@ class LatentFunctions(TextFunctions):
             text (B,) string; log_probability (B,) float32, given the code; tokens (B,) int32; ended (B,) bool.
         """
         rows = tf.shape(code)[0]
+        tf.debugging.assert_equal(tf.shape(sampling[0])[0], rows, "All inputs need the same first dimension.")
         missing = tf.maximum(0, self.decoder.least_rows - rows)
         code = tf.pad(code, [[0, missing], [0, 0]])
-        (sampling,) = self._padded((Sampling(*sampling),), (Sampling.of(NO_SAMPLING),))
+        (sampling,) = self.padded((Sampling(*sampling),), (Sampling.of(NO_SAMPLING),))
         memory, state = self.decoder.start(code)
         generated = loop.generate(
             self.decoder.make_step(),
@@ -96,7 +97,7 @@ class LatentFunctions(TextFunctions):
             banned_ids=self.banned_ids,
             surfaces=self.tokenizer.surfaces.numpy().tolist(),
         )
-        return first_rows(self._generated(self.tokenizer.detokenize(generated.token_ids), generated, sampling), rows)
+        return first_rows(self.outputs_of(self.tokenizer.detokenize(generated.token_ids), generated, sampling), rows)
 
     def sample(self, *sampling: tf.Tensor) -> Outputs:
         """Generates texts whose codes are drawn from the prior, by the rows' seeds; see `decode`."""
@@ -114,6 +115,8 @@ class LatentFunctions(TextFunctions):
             share: (B,) float32, of the way from `text` (0) to `other` (1).
             sampling: the fields of `loop.Sampling`, each (B,).
         """
+        tf.debugging.assert_equal(tf.shape(share), tf.shape(text), "All inputs need the same first dimension.")
+        tf.debugging.assert_equal(tf.shape(other), tf.shape(text), "All inputs need the same first dimension.")
         start = self._encode(text)
         return self._decode(start + share[:, None] * (self._encode(other) - start), sampling)
 
@@ -125,12 +128,12 @@ class LatentFunctions(TextFunctions):
             int32.
         """
         rows = tf.shape(text)[0]
-        (text,) = self._padded((text,), ("",))
+        (text,) = self.padded((text,), ("",))
         sentences = self._sentences(text)  # (B, T)
         mean, log_variance = self.encoder(sentences)  # (B, Z)
         z, ratio = latent.draw_codes(mean, log_variance, latent.seeds_of(sentences), 0, SCORE_DRAWS)
         memory, state = self.decoder.start(tf.reshape(z, [-1, self.latent_dim]))
-        scored = self._score(memory, state, tf.repeat(text, SCORE_DRAWS))
+        scored = self.score_from(memory, state, tf.repeat(text, SCORE_DRAWS))
         logs = ratio + tf.reshape(scored["log_probability"], [-1, SCORE_DRAWS])
         likelihood = tf.reduce_logsumexp(logs, axis=1) - tf.math.log(float(SCORE_DRAWS))
         counts = {name: scored[name][::SCORE_DRAWS] for name in ("tokens", "unknown")}
