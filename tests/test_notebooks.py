@@ -40,10 +40,6 @@ SEARCHED, DRAWS = 8, 8
 SETTINGS = ["corpus.source=hsk", "model.embedding_dim=8", "model.units=8", "dataset.batch_size=64"]
 NEW_TOKENS, GRADIENT_BATCHES = 12, 3
 """,
-    "04_deep_generative_models": """
-SETTINGS = ["corpus.source=hsk", "model.embedding_dim=8", "model.units=8", "training.epochs=1", "model.latent_dim=3"]
-DRAWS = 3
-""",
 }
 LONGEST_FUNCTION = 8  # lines
 
