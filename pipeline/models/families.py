@@ -44,9 +44,10 @@ def config_class(name: str) -> type[ModelConfig]:
     return FAMILIES[name][0]
 
 
-def family_classes() -> list[type[Family]]:
-    """Returns the class of each family in the table."""
-    return [importlib.import_module(f"pipeline.models.{module}").FAMILY for _, module in FAMILIES.values()]
+def family_classes() -> dict[str, type[Family]]:
+    """Returns the class of each family in the table, by its name."""
+    modules = {name: importlib.import_module(f"pipeline.models.{module}") for name, (_, module) in FAMILIES.items()}
+    return {name: module.FAMILY for name, module in modules.items()}
 
 
 def family(config: ModelConfig) -> Family:

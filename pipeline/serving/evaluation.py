@@ -15,8 +15,9 @@ from pipeline import notices
 from pipeline.data import corpus as corpora
 from pipeline.data.corpus import Corpus
 from pipeline.data.token_cache import prepare, write_split
-from pipeline.models.contract import HeldOut
+from pipeline.models.contract import Family, HeldOut
 from pipeline.models.families import family_classes
+from pipeline.models.pair_family import PairFamily
 from pipeline.run import Run
 from pipeline.serving.generation import check_search, generate
 from pipeline.settings import RequestError, nearest
@@ -75,16 +76,25 @@ def evaluate(
 def _own_options(run: Run, options: dict[str, Any]) -> dict[str, Any]:
     """Returns the options that the run's family takes; others are refused, unless they are off."""
     allowed = _options_of(run.family.evaluate)
-    known = set().union(*(_options_of(each.evaluate) for each in family_classes()))
+    by_family = {name: _options_of(each.evaluate) for name, each in family_classes().items()}
     for name, value in options.items():
-        if name not in known:
+        takers = [family for family, known in by_family.items() if name in known]
+        if not takers:
             raise RequestError(f"Unknown option {name}={value}: {nearest(name, allowed)}.")
         if value and name not in allowed:
             raise RequestError(
-                f"{name}={value} is not for {run.config.name}, whose model.family={run.config.model.family} takes "
-                f"{', '.join(sorted(allowed))}. Leave it out."
+                f"{name}={value} is for {_kind(name, takers)}, and {run.config.name} is none. Leave it out; this run "
+                f"takes {', '.join(sorted(allowed))}."
             )
     return {name: value for name, value in options.items() if name in allowed}
+
+
+def _kind(name: str, takers: list[str]) -> str:
+    """Returns what an option is for, in words: one kind of runs, or some families."""
+    for kind, family in {"running text": Family, "pairs": PairFamily}.items():
+        if name in _options_of(family.evaluate):
+            return f"runs on {kind}"
+    return f"runs of model.family={' or '.join(takers)}"
 
 
 def _options_of(evaluate: Callable) -> set[str]:

@@ -301,7 +301,7 @@ def test_evaluate_tightens_the_bound_with_draws(run, tmp_path):
 
 def test_draws_are_refused_where_there_is_no_code(tiny_run, tmp_path):
     message = refusal(functools.partial(evaluation.evaluate, cache=tmp_path, draws=5), tiny_run)
-    assert "draws=5" in message and "language_model" in message
+    assert "draws=5 is for runs of model.family=vae, and tiny is none" in message
 
 
 def test_an_export_and_its_run_do_the_same_with_codes(run):
