@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from pipeline.config import DatasetConfig, TrainingConfig
+from pipeline.config import CorpusConfig, DatasetConfig, TrainingConfig
 from pipeline.models.contract import Sizes
 from pipeline.models.families import FAMILIES, family
 from pipeline.run_config import RunConfig, override
@@ -18,7 +18,8 @@ from tests.conftest import refusal
 def run_of(cls) -> RunConfig:
     """A family's configuration with its defaults."""
     targets = "last" if cls.LAST_STEP else "every"
-    return RunConfig(model=cls(), dataset=DatasetConfig(batches=cls.BATCHES[0], targets=targets))
+    dataset, corpus = DatasetConfig(batches=cls.BATCHES[0], targets=targets), CorpusConfig(documents="line")
+    return RunConfig(model=cls(), dataset=dataset, corpus=corpus)
 
 
 @pytest.mark.parametrize("cls", [cls for cls, _ in FAMILIES.values()], ids=lambda cls: cls.__name__)
