@@ -363,6 +363,10 @@ def _fitting_model(cls, fields):
         fields["inputs"] = "embedding"
     if "cutoffs" in fields:
         fields["cutoffs"] = tuple(sorted(set(fields["cutoffs"]))) if fields["softmax"] == "adaptive" else ()
+    if fields.get("annealing") == "none":
+        fields |= {"annealing_epochs": 10.0, "annealing_start": 0.0}
+    if "autoencoder_epochs" in fields:
+        fields["autoencoder_epochs"] = 0  # fewer than all epochs, and without patience
     names = {field.name for field in dataclasses.fields(cls)}
     return cls(**{name: value for name, value in fields.items() if name in names})
 
@@ -381,12 +385,15 @@ def configurations(draw):
     tokenizer = draw(_fields(TokenizerConfig, pairs))
     if tokenizer.get("shared"):
         tokenizer["source_level"] = draw(st.sampled_from(["", tokenizer["level"]]))
+    corpus = draw(_fields(CorpusConfig, pairs))
+    if cls.BATCHES == ("sentences",) and corpus["documents"] == "file":
+        corpus["documents"] = "line"
     training = draw(_fields(TrainingConfig))
     if cls.AS_WRITTEN or getattr(model, "softmax", "full") == "adaptive":
         training["label_smoothing"] = 0.0
     return RunConfig(
         name=draw(a_setting),
-        corpus=CorpusConfig(**draw(_fields(CorpusConfig, pairs))),
+        corpus=CorpusConfig(**corpus),
         tokenizer=TokenizerConfig(**tokenizer),
         dataset=DatasetConfig(**dataset),
         model=model,
@@ -417,7 +424,8 @@ def test_any_configuration_can_be_typed_on_the_command_line(config):
         for field, value in fields.items()
     ]
     plain = DatasetConfig(batches=config.dataset.batches, targets=config.dataset.targets)
-    start = RunConfig(name=config.name, dataset=plain, model=type(config.model)())
+    corpus = CorpusConfig(documents=config.corpus.documents)
+    start = RunConfig(name=config.name, corpus=corpus, dataset=plain, model=type(config.model)())
     assert override(start, assignments) == config
 
 

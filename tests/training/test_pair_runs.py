@@ -451,7 +451,7 @@ def test_a_preset_for_pairs_trains_for_an_epoch(name, pair_file, tmp_path, monke
         config = override(config, [f"corpus.files={pair_file}"])
     # Of a packaged corpus all of the validation pairs are kept: a few of them will do.
     monkeypatch.setattr(trainer, "prepare", lambda *args: prepare_few(config, *args))
-    monkeypatch.setattr(trainer.tensorboard, "shown_examples", lambda split: [])
+    monkeypatch.setattr(trainer.tensorboard, "shown_examples", lambda split, count: [])
     run_of = trainer.train(config, tmp_path, tmp_path / "cache")
     assert math.isfinite(run_of.history[0]["loss"]) and run_of.history[0]["validation_tokens"] > 0
 
