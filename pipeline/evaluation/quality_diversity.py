@@ -5,7 +5,7 @@ Text GANs are compared by both (Zhu et al. 2018, "Texygen: A Benchmarking Platfo
 2020, "Language GANs Falling Short").
 
 Both are averages of NLTK's `sentence_bleu` with `SmoothingFunction().method1` and thousands of references for each
-text, which NLTK counts anew for each text. But BLEU asks only two things of the references: what is the largest count
+text, which NLTK counts again for each text. But BLEU asks only two things of the references: what is the largest count
 of an n-gram in any one of them, and which length is the closest. Tables that are made once answer both.
 
 A text is a list of tokens: words, ids or anything hashable. A string would be a list of its characters. All figures

@@ -64,13 +64,11 @@ def encode(source: Source, texts: Sequence[str]) -> np.ndarray:
         RequestError: the source has no codes.
     """
     function, texts = _with_codes(source).functions["encode"], _some(texts)
-    # By length, and fewer of long ones: rows are padded to the longest.
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    # The longest first, and few of them at a time: rows are padded to the longest of their batch.
+    order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
     codes, first = [], 0
     while first < len(order):
         size = max(1, min(ENCODED_AT_A_TIME, CHARACTERS_AT_A_TIME // max(1, len(texts[order[first]]))))
-        while size > 1 and size * len(texts[order[min(first + size, len(order)) - 1]]) > CHARACTERS_AT_A_TIME:
-            size = -(-size // 2)
         part = [texts[i] for i in order[first : first + size]]
         codes.append(function(text=tf.constant(part))["code"].numpy())
         first += size

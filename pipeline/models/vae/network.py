@@ -46,7 +46,9 @@ MOST_DRAWS = 100_000
 ROWS_OF_DRAWS = 512  # rows that are decoded at a time, for the importance-weighted likelihood
 RECONSTRUCTED, WALKED = 4, 7  # texts that TensorBoard shows
 LONGEST_SHOWN = 200  # characters
-RESET_SEED = 2**31 - 1  # of the decoder that starts anew; not one that a run is likely to have itself
+RESET_SEED = (
+    2**31 - 1
+)  # of the new decoder's weights; unlikely to be a run's own seed, which would give the first ones again
 
 
 class VAE(Family):
