@@ -55,6 +55,8 @@ def test_the_readme_commands_run_in_their_order(tmp_path, monkeypatch, capsys, s
     monkeypatch.chdir(tmp_path)
     lines = some_lines(80)
     Path("book.txt").write_text("\n".join(lines), "utf-8")
+    for name in ("sentences", "statements", "questions"):
+        Path(f"{name}.txt").write_text("\n".join(lines), "utf-8")
     Path("pairs.tsv").write_text("".join(f"{i} the\t{i} le\n" for i in range(80)), "utf-8")
     Path("sources.txt").write_text("a source\nanother\n", "utf-8")
     commands = [line for block in blocks(README, "bash") for line in block.splitlines() if line]
