@@ -35,8 +35,8 @@ class CorpusConfig(Section):
 
     source: str = setting(
         "kjv",
-        "a packaged corpus (kjv, asv, hsk, docstrings; pairs: dates, reverse, addition, hsk-translate, hsk-pinyin, "
-        "docstring-summaries, small-talk), nltk:NAME, or files",
+        "a packaged corpus (kjv, asv, hsk, docstrings, docstring-sentences; pairs: dates, reverse, addition, "
+        "hsk-translate, hsk-pinyin, docstring-summaries, small-talk), nltk:NAME, or files",
     )
     files: tuple[str, ...] = setting((), "source=files: the training files, folders or globs")
     validation_files: tuple[str, ...] = setting((), "validation files; empty: a share of `files` is set apart")

