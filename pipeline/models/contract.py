@@ -80,11 +80,13 @@ class Update(NamedTuple):
         variables: what is updated.
         optimizer: one that is built for these variables.
         loss: (batch, state, **controls) → `Loss`, with dropout on.
+        learning_rate: a constant one; None: that of the settings, with its schedule.
     """
 
     variables: Sequence[keras.Variable]
     optimizer: keras.optimizers.Optimizer
     loss: Callable[..., Loss]
+    learning_rate: float | None = None
 
 
 class Points(NamedTuple):
@@ -123,8 +125,8 @@ class Family:
     has_source: ClassVar[bool] = False
     # How many validation examples TensorBoard's texts and pictures are made of (`summaries`).
     shown_examples: ClassVar[int] = 0
-    # The history's column that "best" and patience look at; lower is better.
-    criterion: ClassVar[str] = "validation_nats_per_token"
+    # The history's column that "best" and patience look at; lower is better. None: the last epoch is the best.
+    criterion: ClassVar[str | None] = "validation_nats_per_token"
 
     def __init__(self, config: ModelConfig):
         self.config = config
@@ -249,8 +251,13 @@ class Family:
         if head and isinstance(head.call.operation, AdaptiveSoftmax):
             raise smoothing_refusal(label_smoothing, ADAPTIVE)
 
-    def phase(self, epoch: int) -> str:
-        """The key of `updates` for an epoch, counted from 0. It depends on the epoch alone, so that resume is exact."""
+    def phase(self, epoch: int, index: int = 0) -> str:
+        """The key of `updates` for a step. It depends on nothing else, so that resume is exact.
+
+        Args:
+            epoch: counted from 0.
+            index: of the step in its epoch, counted from 0.
+        """
         return "train"
 
     def begin_epoch(self, model: keras.Model, epoch: int) -> None:

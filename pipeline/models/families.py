@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from pipeline.models.cnn.config import CNNConfig
 from pipeline.models.documents.config import (
     Document000Config,
     Document001Config,
     Document003Config,
     Document004Config,
 )
+from pipeline.models.gan.config import GANConfig
 from pipeline.models.language_model.config import LanguageModelConfig
 from pipeline.models.model_config import ModelConfig
 from pipeline.models.seq2seq.config import Seq2SeqConfig
@@ -26,6 +28,8 @@ FAMILIES: dict[str, tuple[type[ModelConfig], str]] = {
     "language_model": (LanguageModelConfig, "language_model.network"),
     "seq2seq": (Seq2SeqConfig, "seq2seq.network"),
     "vae": (VAEConfig, "vae.network"),
+    "gan": (GANConfig, "gan.network"),
+    "cnn": (CNNConfig, "cnn.network"),
     "document_000": (Document000Config, "documents.document_000"),
     "document_001": (Document001Config, "documents.document_001"),
     "document_003": (Document003Config, "documents.document_003"),

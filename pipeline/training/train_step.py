@@ -54,7 +54,7 @@ def make_step(
     @tf.function(autograph=False, reduce_retracing=True)
     def step(batch, state, rate, controls=None):
         for update in updates:
-            update.optimizer.learning_rate.assign(rate)
+            update.optimizer.learning_rate.assign(rate if update.learning_rate is None else update.learning_rate)
         batch = tf.nest.map_structure(_of_any_length, batch) if lengths_vary else batch
         sums, state = devices.run(replica_step, batch, state, controls or {})
         return devices.first(sums), state

@@ -31,6 +31,7 @@ from pipeline.data.examples import Example
 from pipeline.data.token_cache import TokenSplit, prepare
 from pipeline.evaluation.likelihood import figures, held_out_sums, score_function
 from pipeline.layers.fast_paths import fast_paths
+from pipeline.models.contract import Family
 from pipeline.notices import say
 from pipeline.run import Run, write_json
 from pipeline.run_config import RunConfig
@@ -263,7 +264,7 @@ class Trainer:
         self.callbacks.on_train_batch_begin(progress.index)
         rate = learning_rate(self.config.training, progress.step, steps)
         controls = self.family.controls(progress.step, steps)
-        step = self.steps[self.family.phase(progress.epoch)]
+        step = self.steps[self.family.phase(progress.epoch, progress.index)]
         sums, state = step(
             batch,
             self.state,
@@ -280,7 +281,8 @@ class Trainer:
         """Fetches the sums of the steps since the last log, adds them up and shows them."""
         rows = [{name: float(value) for name, value in sums.items()} for sums in pending]
         norms = [row.pop("gradient_norm") for row in rows]
-        totals = {name: sum(row[name] for row in rows) for name in rows[0]}
+        names = dict.fromkeys(name for row in rows for name in row)  # those of all phases
+        totals = {name: sum(row.get(name, 0.0) for row in rows) for name in names}
         self._require_finite(totals["objective"])
         if self.config.training.precision != "mixed_float16":  # there such a step is skipped
             self._require_finite(sum(norms))
@@ -339,6 +341,8 @@ class Trainer:
         criterion = self._criterion(row)
         # The loss was checked before the last update, which may have made the weights infinite.
         self._require_finite(criterion)
+        if self.family.criterion is None:
+            progress.forget_best()  # so that the last epoch is the best
         is_best = progress.finish_epoch(row, criterion)
         if self.devices.is_chief:
             self._write_epoch(is_best)
@@ -352,7 +356,7 @@ class Trainer:
 
     def _criterion(self, row: dict[str, float]) -> float:
         """The number that "best" and patience look at; without validation text the training loss."""
-        name = self.family.criterion
+        name = self.family.criterion or Family.criterion
         if name not in row and self.validation.tokens:
             raise RequestError(
                 f"The criterion {name!r} of model.family={self.config.model.family} is no column of the history: "

@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import random
 import weakref
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -46,9 +47,6 @@ MOST_DRAWS = 100_000
 ROWS_OF_DRAWS = 512  # rows that are decoded at a time, for the importance-weighted likelihood
 RECONSTRUCTED, WALKED = 4, 7  # texts that TensorBoard shows
 LONGEST_SHOWN = 200  # characters
-RESET_SEED = (
-    2**31 - 1
-)  # of the new decoder's weights; unlikely to be a run's own seed, which would give the first ones again
 
 
 class VAE(Family):
@@ -115,7 +113,7 @@ class VAE(Family):
     def controls(self, step: int, steps_per_epoch: int) -> dict[str, float]:
         return {"kl_weight": kl_weight(self.config, step, steps_per_epoch)}
 
-    def phase(self, epoch: int) -> str:
+    def phase(self, epoch: int, index: int = 0) -> str:
         return "autoencoder" if epoch < self.config.autoencoder_epochs else "train"
 
     def updates(self, model: keras.Model, settings: TrainingConfig, new_optimizer: Callable) -> dict[str, list[Update]]:
@@ -128,7 +126,8 @@ class VAE(Family):
         """Gives the decoder new weights when the bound takes the place of the plain autoencoder (Li et al. 2019)."""
         if epoch and epoch == self.config.autoencoder_epochs:
             sizes = Sizes(model.outputs[0].shape[-1])
-            with _initialized_with(RESET_SEED):
+            # The encoder's weights stand for the run, and are the same again when the run is resumed here.
+            with _initialized_with(_checksum(model.get_layer("encoder"))):
                 fresh = self.build(sizes)
             model.get_layer("decoder").set_weights(fresh.get_layer("decoder").get_weights())
 
@@ -286,6 +285,11 @@ def code_figures(mean: np.ndarray, log_variance: np.ndarray) -> dict[str, float]
         "sentences_measured": len(measured[0]),
         "active_units": latent.active_units(mean),
     }
+
+
+def _checksum(part: keras.Model) -> int:
+    """Returns a number that depends on all weights of a model."""
+    return functools.reduce(lambda known, weights: zlib.crc32(weights.tobytes(), known), part.get_weights(), 0)
 
 
 @contextlib.contextmanager
