@@ -35,10 +35,12 @@ class CorpusConfig(Section):
 
     source: str = setting(
         "kjv",
-        "a packaged corpus (kjv, asv, hsk, docstrings, docstring-sentences; pairs: dates, reverse, addition, "
+        "a packaged corpus (kjv, asv, hsk, docstrings, docstring-sentences, oracle; pairs: dates, reverse, addition, "
         "hsk-translate, hsk-pinyin, docstring-summaries, small-talk), nltk:NAME, or files",
     )
-    files: tuple[str, ...] = setting((), "source=files: the training files, folders or globs")
+    files: tuple[str, ...] = setting(
+        (), "source=files: the training files, folders or globs; source=oracle: a file of published weights, or nothing"
+    )
     validation_files: tuple[str, ...] = setting((), "validation files; empty: a share of `files` is set apart")
     test_files: tuple[str, ...] = setting((), "test files; empty: a share of `files` is set apart")
     field: str = setting("text", "key (.jsonl) or column (.csv, .tsv) that holds the text")

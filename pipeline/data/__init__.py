@@ -7,7 +7,8 @@ set apart, and in the second column of ids. The files are read in the order in w
 * from bytes to examples: `chunks`, `file_cache`, `alphabets`, `detection`, `encodings`, `markup`, `cleaning`, `lines`,
   `examples`, `rows`, `delimited`, `quotes`, `headers`, `json_rows`, `tables`, `parallel`, `readers`
 * what is set apart: `splits`
-* texts and pairs that need no file: `installed`, `docstrings`, `made_pairs`, `packaged`, `downloads`, `nltk_corpora`
+* texts and pairs that need no file: `installed`, `docstrings`, `made_pairs`, `pickled_arrays`, `oracle`, `packaged`,
+  `downloads`, `nltk_corpora`
 * the front of all these: `corpus`
 * from texts to ids: `segmentation`, `subwords`, `graph_cleaning`, `tokenizer`, `token_cache`
 * from ids to batches: `shuffling`, `batching`

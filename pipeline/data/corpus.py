@@ -54,7 +54,9 @@ def load(config: CorpusConfig, has_source: bool = False) -> Corpus:
     _check_documents(config, has_source)
     if config.source == "files":
         return _load_files(config, has_source)
-    if config.files or config.validation_files or config.test_files or config.target_files:
+    held_out = config.validation_files or config.test_files
+    may_read = config.source in PACKAGED and PACKAGED[config.source].reads_files
+    if (config.files and not may_read) or held_out or config.target_files:
         raise RequestError(f"Files are given, but corpus.source is {config.source!r}: set corpus.source=files.")
     if config.source in PACKAGED and PACKAGED[config.source].has_source == has_source:
         return PACKAGED[config.source].load(config.source, config)

@@ -10,8 +10,9 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from pipeline import notices
 from pipeline.config import CorpusConfig
-from pipeline.data import docstrings, examples, installed, made_pairs
+from pipeline.data import docstrings, examples, installed, made_pairs, oracle
 from pipeline.data.encodings import digest
 from pipeline.data.examples import Example, Source
 from pipeline.data.splits import Corpus, Split, checksum_of, concatenate, divide_pairs, draw, limit
@@ -24,11 +25,13 @@ class Packaged(NamedTuple):
         load: (its name, configuration) → the corpus.
         licence: what a listing says about it.
         has_source: whether it holds pairs.
+        reads_files: whether `corpus.files` may name a file that it is made from.
     """
 
     load: Callable[[str, CorpusConfig], Corpus]
     licence: str
     has_source: bool = False
+    reads_files: bool = False
 
 
 # === Running text ===
@@ -81,6 +84,17 @@ def _docstrings(name: str, config: CorpusConfig) -> Corpus:
     return Corpus(name, checksum, *draw(sources, config))
 
 
+def _oracle(name: str, config: CorpusConfig) -> Corpus:
+    """Draws sentences of number words, each a document. Their splits, not the configuration's shares, are fixed."""
+    texts, entropy = oracle.sentences(config.files)
+    notices.say_once(
+        f"corpus.source={name}: {sum(map(len, texts.values())):,} sentences of {oracle.SENTENCE_LENGTH} numbers, drawn "
+        f"from an LSTM with random weights. Its entropy is {entropy:.3f} nats per number: no loss can fall below it."
+    )
+    splits = (Split(functools.partial(examples.as_rows, part, config), (name,)) for part in texts.values())
+    return Corpus(name, checksum_of(itertools.chain(*texts.values())), *splits)
+
+
 # === Pairs ===
 
 
@@ -112,6 +126,9 @@ PACKAGED = {
     "docstrings": Packaged(_docstrings, "Python's and packages' docstrings: PSF, Apache 2.0 and BSD licences"),
     "docstring-sentences": Packaged(
         _docstring_sentences, "the first sentences of these docstrings: PSF, Apache 2.0 and BSD licences"
+    ),
+    "oracle": Packaged(
+        _oracle, "made: 12,000 sentences of numbers from a random LSTM (Yu et al. 2017)", reads_files=True
     ),
     "dates": Packaged(_made, "dates written in 34 locales → ISO, made with babel (BSD)", has_source=True),
     "reverse": Packaged(_made, "made: random letters → the same backwards", has_source=True),

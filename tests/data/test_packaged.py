@@ -10,7 +10,7 @@ from tests.conftest import refusal
 from tests.data.corpora import NOTHING_APART, documents, load_pairs, pairs, splits, text
 from tests.data.test_splits import assert_apart
 
-TEXTS = {"kjv", "asv", "hsk", "docstrings", "docstring-sentences"}
+TEXTS = {"kjv", "asv", "hsk", "docstrings", "docstring-sentences", "oracle"}
 PAIRS = {"dates", "reverse", "addition", "hsk-translate", "hsk-pinyin", "docstring-summaries", "small-talk"}
 
 
