@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from pipeline.settings import Section, setting
 
-LEVELS = ("character", "word", "whitespace", "subword")
+LEVELS = ("character", "word", "whitespace", "subword")  # ways to cut a text into tokens
+LABEL = "label"  # the level at which a whole text is one token
 # Limits of a network: larger ones fit no memory, and TensorFlow could not count the elements of their matrices.
 MAX_UNITS, MAX_LAYERS = 1_000_000, 100
 MAX_NEW_TOKENS = 1000  # for one prompt, in an export unless it is asked for more: one long row delays its whole batch
@@ -36,7 +37,7 @@ class CorpusConfig(Section):
     source: str = setting(
         "kjv",
         "a packaged corpus (kjv, asv, hsk, docstrings, docstring-sentences, oracle; pairs: dates, reverse, addition, "
-        "hsk-translate, hsk-pinyin, docstring-summaries, small-talk), nltk:NAME, or files",
+        "hsk-translate, hsk-pinyin, docstring-summaries, small-talk, kjv-sections), nltk:NAME, or files",
     )
     files: tuple[str, ...] = setting(
         (), "source=files: the training files, folders or globs; source=oracle: a file of published weights, or nothing"
@@ -123,7 +124,9 @@ class CorpusConfig(Section):
 class TokenizerConfig(Section):
     """What a token is, and how large the vocabulary may be."""
 
-    level: str = setting("word", "what a token is", choices=LEVELS)
+    level: str = setting(
+        "word", "what a token is; label: a whole text, for a classifier's targets", choices=(*LEVELS, LABEL)
+    )
     source_level: str = setting(
         "", "what a token of the source is; empty: the same as level", choices=("", *LEVELS), pairs_only=True
     )

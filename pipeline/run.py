@@ -178,7 +178,7 @@ def create(
     metadata = {"format": FORMAT, "corpus": checksum, "tokenizer": tokenizer.save(folder)}
     if source_tokenizer not in (None, tokenizer):
         metadata["source_tokenizer"] = source_tokenizer.save(folder / SOURCE_FOLDER)
-    if config.training.precision == "mixed_float16" and not config.model.AS_WRITTEN:
+    if config.training.precision == "mixed_float16" and not (config.model.AS_WRITTEN or config.model.LABELS):
         # Matrices whose sizes are multiples of 8 suit a GPU's tensor cores best; no token has the last ids.
         metadata["output_size"] = -(-tokenizer.vocabulary_size // 8) * 8
     metadata["versions"] = {name: versions.version(name) for name in PACKAGES}

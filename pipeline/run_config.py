@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline import settings
-from pipeline.config import CorpusConfig, DatasetConfig, SamplingConfig, TokenizerConfig, TrainingConfig
+from pipeline.config import LABEL, CorpusConfig, DatasetConfig, SamplingConfig, TokenizerConfig, TrainingConfig
 from pipeline.models.families import config_class
 from pipeline.models.language_model.config import LanguageModelConfig
 from pipeline.models.model_config import ModelConfig
@@ -49,6 +49,7 @@ class RunConfig(Section):
                 f"tokenizer.shared=True with level={self.tokenizer.level} and source_level="
                 f"{self.tokenizer.source_level}: a shared tokenizer has one level. Leave out tokenizer.source_level."
             )
+        _check_level(self.tokenizer, self.model)
         targets = "last" if self.model.LAST_STEP else "every"
         if dataset.targets != targets:
             raise RequestError(
@@ -107,6 +108,25 @@ def override(config: RunConfig, assignments: Iterable[str]) -> RunConfig:
     # Each section is replaced as a whole, so that values that depend on each other may come in any order.
     sections = {name: dataclasses.replace(getattr(config, name), **fields) for name, fields in changes.items()}
     return dataclasses.replace(config, **sections)
+
+
+def _check_level(tokenizer: TokenizerConfig, model: ModelConfig) -> None:
+    """Refuses labels for a family that writes texts, and all else for a family whose targets are labels."""
+    if model.LABELS and tokenizer.level != LABEL:
+        raise RequestError(
+            f"tokenizer.level={tokenizer.level} does not suit model.family={model.family}, whose targets are labels: "
+            f"set tokenizer.level=label and, for the texts, tokenizer.source_level={tokenizer.level}."
+        )
+    if tokenizer.level == LABEL and not model.LABELS:
+        raise RequestError(
+            f"tokenizer.level=label makes one token of a whole text, and model.family={model.family} writes texts: set "
+            "tokenizer.level=word, character, whitespace or subword."
+        )
+    if tokenizer.level == LABEL and (tokenizer.shared or not tokenizer.source_level):
+        raise RequestError(
+            "tokenizer.level=label is for the labels, and the texts need tokens of their own: set "
+            "tokenizer.source_level=word, character, whitespace or subword, and tokenizer.shared=false."
+        )
 
 
 def _pair_settings(config: RunConfig) -> list[str]:

@@ -110,7 +110,7 @@ def test_which_settings_are_only_for_pairs():
 
 def test_levels_are_the_choices_of_both_tokenizers():
     rules = {field.name: field.metadata["choices"] for field in dataclasses.fields(TokenizerConfig)}
-    assert rules["level"] == config.LEVELS and rules["source_level"] == ("", *config.LEVELS)
+    assert rules["level"] == (*config.LEVELS, "label") and rules["source_level"] == ("", *config.LEVELS)
 
 
 @pytest.mark.parametrize("module", ["settings", "atomic_files", "config", "models.families", "run_config", "presets"])

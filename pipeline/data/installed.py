@@ -41,6 +41,32 @@ def read_verses(edition: str) -> list[tuple[str, str]]:
         connection.close()
 
 
+# How many books each section has, in the order of the books.
+SECTIONS = {
+    "Law": 5,
+    "History": 12,
+    "Poetry": 5,
+    "Major prophets": 5,
+    "Minor prophets": 12,
+    "Gospels and Acts": 5,
+    "Letters": 21,
+    "Revelation": 1,
+}
+
+
+def read_sections() -> list[tuple[str, str]]:
+    """Returns every verse of the King James Version and the section of the Bible that it is from.
+
+    >>> read_sections()[-1]
+    ('The grace of our Lord Jesus Christ be with you all. Amen.', 'Revelation')
+    """
+    verses = read_verses("kjv")
+    books = list(dict.fromkeys(book for book, _ in verses))
+    names = [section for section, number in SECTIONS.items() for _ in range(number)]
+    section_of = dict(zip(books, names, strict=True))
+    return [(verse_text(verse), section_of[book]) for book, verse in verses]
+
+
 def verse_text(verse: str) -> str:
     """Removes what is not part of the verse: brackets, and the Hebrew letters' headings of Psalm 119.
 

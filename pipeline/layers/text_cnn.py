@@ -40,7 +40,7 @@ class Highway(keras.layers.Layer):
         return super().get_config() | {"gate_bias": self.gate_bias}
 
 
-def text_features(x, mask, filters: Mapping[int, int], dropout: float):
+def text_features(x, mask, filters: Mapping[int, int], dropout: float, highway: bool = True):
     """Wires the network: embedded tokens (B, T, E) and where there are tokens (B, T) → features (B, F).
 
     A window begins at each token, also at the last ones, where zeros follow; so a text may be shorter than a filter is
@@ -51,6 +51,7 @@ def text_features(x, mask, filters: Mapping[int, int], dropout: float):
         mask: (B, T) bool, a Keras tensor, True where there is a token.
         filters: the width of a filter in tokens → how many there are of it. F is the sum of these.
         dropout: rate, on the features.
+        highway: whether a highway layer stands above the filters; Kim has none.
     """
     present = keras.ops.cast(keras.ops.expand_dims(mask, -1), x.dtype)  # (B, T, 1)
     x = x * present
@@ -61,4 +62,5 @@ def text_features(x, mask, filters: Mapping[int, int], dropout: float):
         # No answer is below 0, so those of windows that begin after the text never win.
         answers.append(keras.layers.GlobalMaxPooling1D(name=f"strongest_{width}")(answer * present))
     features = keras.layers.Concatenate(name="features")(answers) if len(answers) > 1 else answers[0]  # (B, F)
-    return keras.layers.Dropout(dropout, name="feature_dropout")(Highway(name="highway")(features))
+    features = Highway(name="highway")(features) if highway else features
+    return keras.layers.Dropout(dropout, name="feature_dropout")(features)

@@ -13,12 +13,14 @@ class ModelConfig(Section):
         LAST_STEP: whether it predicts only the last step of a row (`dataset.targets=last`).
         LIKELIHOOD: whether its training loss is a negative log-likelihood, in nats per token.
         AS_WRITTEN: whether it is a network from one of the documents, with the loss of that document.
+        LABELS: whether its targets are labels, each one token (`tokenizer.level=label`).
     """
 
     BATCHES = ("streams", "windows", "sentences")
     LAST_STEP = False
     LIKELIHOOD = True
     AS_WRITTEN = False
+    LABELS = False
     family = ""
 
     def check(self, config) -> None:

@@ -11,7 +11,16 @@ from tests.data.corpora import NOTHING_APART, documents, load_pairs, pairs, spli
 from tests.data.test_splits import assert_apart
 
 TEXTS = {"kjv", "asv", "hsk", "docstrings", "docstring-sentences", "oracle"}
-PAIRS = {"dates", "reverse", "addition", "hsk-translate", "hsk-pinyin", "docstring-summaries", "small-talk"}
+PAIRS = {
+    "dates",
+    "reverse",
+    "addition",
+    "hsk-translate",
+    "hsk-pinyin",
+    "docstring-summaries",
+    "small-talk",
+    "kjv-sections",
+}
 
 
 def test_one_table_lists_all_with_their_licences():
