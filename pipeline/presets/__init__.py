@@ -1,8 +1,8 @@
 """Named runs: each preset is a function that returns a whole configuration and states only what differs from defaults.
 
-There is one file for each kind of model: `language_model`, `seq2seq`, `vae`, `cnn`, `documents`. Every public function
-in them is a preset: `kjv_words` is called `kjv-words` at the command line and `presets.kjv_words()` in Python. So a new
-preset is a new function, and a new file is one more entry in `MODULES`.
+There is one file for each kind of model: `language_model`, `seq2seq`, `vae`, `gan`, `cnn`, `documents`. Every public
+function in them is a preset: `kjv_words` is called `kjv-words` at the command line and `presets.kjv_words()` in Python.
+So a new preset is a new function, and a new file is one more entry in `MODULES`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 
-from pipeline.presets import cnn, documents, language_model, seq2seq, vae
+from pipeline.presets import cnn, documents, gan, language_model, seq2seq, vae
 from pipeline.run_config import RunConfig
 from pipeline.settings import RequestError, nearest
 
-MODULES = (language_model, seq2seq, vae, cnn, documents)
+MODULES = (language_model, seq2seq, vae, gan, cnn, documents)
 
 PRESETS: dict[str, Callable[[], RunConfig]] = {
     name.replace("_", "-"): function

@@ -3,9 +3,9 @@
     generator: token ids → Embedding → LSTM or GRU → Dense over the vocabulary; a recurrent language model
     discriminator: token ids → Embedding → convolutions of several widths, the maximum of each → highway → a verdict
 
-Words cannot be differentiated through, so that the generator learns from the verdict in one of two ways
-(`model.gradient`): by the reward of what it might write next (SeqGAN, Yu et al. 2017), or through samples from a softmax
-that is nearly hard (RelGAN, Nie et al. 2019, section 2.2).
+No gradient passes through words, so the generator learns from the verdict in one of two ways (`model.gradient`): by the
+reward of what it might write next (SeqGAN, Yu et al. 2017), or through samples from a softmax that is nearly hard
+(RelGAN, Nie et al. 2019, section 2.2).
 
 An epoch is one of three phases: the generator alone, by maximum likelihood; the discriminator alone; or the game, in
 which some steps of the discriminator come before one of the generator. A step of the discriminator draws its texts
@@ -21,6 +21,7 @@ import keras
 import tensorflow as tf
 
 from pipeline.config import TrainingConfig
+from pipeline.data import oracle
 from pipeline.data.token_cache import TokenSplit
 from pipeline.data.tokenizer import Tokenizer
 from pipeline.decoding.samplers import ban
@@ -233,7 +234,7 @@ class GAN(Family):
         return shown
 
     def figures(self, sums: dict[str, float], targets: float) -> dict[str, float]:
-        """Returns discriminator_loss and discriminator_accuracy, and the generator's reward; each where there is one."""
+        """Returns discriminator_loss and discriminator_accuracy, and the generator's reward, where there are any."""
         shown = {}
         if sums.get("judged"):
             shown["discriminator_loss"] = sums["discriminator_loss"] / sums["judged"]
@@ -243,14 +244,22 @@ class GAN(Family):
         return shown
 
     def epoch_figures(self, run, model: keras.Model, validation: TokenSplit) -> dict[str, float]:
-        """Returns quality and diversity of 500 drawn texts: their BLEU-4 with all validation texts, and self-BLEU-4."""
+        """Returns quality and diversity of 500 drawn texts: their BLEU-4 with all validation texts, and self-BLEU-4.
+
+        If the corpus is the oracle's, also oracle_nats_per_token, what it says about those that are its sentences.
+        """
         draw = tf.function(functools.partial(self.draw, model, ROWS_OF_TEXTS), autograph=False)
         seeds = [draws.fold_in(tf.constant(FIGURES_SEED), number) for number in range(MEASURED_TEXTS // ROWS_OF_TEXTS)]
         texts = [_tokens(row) for seed in seeds for row in draw(seed).numpy()]
         bounds = validation.bounds[: MOST_REAL_TEXTS + 1]
         real = [_tokens(validation.ids[a:b]) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
         measured = quality_and_diversity(texts, real, sizes=(NGRAM,))
-        return {"bleu_4": measured[f"bleu_{NGRAM}"], "self_bleu_4": measured[f"self_bleu_{NGRAM}"]}
+        figures = {"bleu_4": measured[f"bleu_{NGRAM}"], "self_bleu_4": measured[f"self_bleu_{NGRAM}"]}
+        if run.config.corpus.source == "oracle":
+            words = run.tokenizer.detokenize(tf.ragged.constant(texts, tf.int32)).numpy()
+            scored = oracle.nll(oracle.of_corpus(run.config.corpus), (text.decode() for text in words))
+            figures["oracle_nats_per_token"] = scored.nats_per_token
+        return figures
 
 
 def shifted(token_ids: tf.Tensor) -> tf.Tensor:
