@@ -13,7 +13,7 @@ def seqgan_oracle() -> RunConfig:
     """The oracle's sentences of numbers by a game with policy gradients, as in section 5.1 of the SeqGAN paper."""
     return RunConfig(
         name="seqgan-oracle",
-        corpus=CorpusConfig(source="oracle"),
+        corpus=CorpusConfig(source="oracle", documents="line"),
         tokenizer=TokenizerConfig(level="whitespace"),
         dataset=DatasetConfig(batches="sentences", batch_size=64, sequence_length=21),
         # 157 steps are an epoch: two of the generator in each, and 155 of the discriminator.
