@@ -8,12 +8,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.cli.arguments import MAX_TEXTS, add_run_folder_argument, number, require_at_least_one, whole_number
-from pipeline.cli.generation import SEARCH_OPTIONS, add_sampling_options, read_lines, run_or_export, without_surrogates
+from pipeline.cli.generation import (
+    SEARCH_OPTIONS,
+    add_sampling_options,
+    read_lines,
+    run_or_export,
+    say_what_is_unknown,
+    without_surrogates,
+)
 from pipeline.cli.startup import start_tensorflow
 from pipeline.config import sampling_parameters
 from pipeline.settings import RequestError, require_count
 
-LIKELIEST = "Without --temperature the most likely token is taken at every step."
+LIKELIEST = (
+    "Without --temperature the most likely token is taken at every step, and --top-k, --top-p and --min-p are refused."
+)
 
 
 def _add_source(command: argparse.ArgumentParser) -> None:
@@ -97,8 +106,10 @@ def sample(options: argparse.Namespace) -> None:
 def reconstruct(options: argparse.Namespace) -> None:
     """Prints each text and what is generated from its code."""
     codes, source = _open(options)
-    made = codes.reconstruct(source, _words(options.texts), **_given(options))
+    texts = _words(options.texts)
+    made = codes.reconstruct(source, texts, **_given(options))
     _print([(each.prompt, each.text) for each in made], options)
+    _say_what_is_unknown(codes, source, texts)
 
 
 def interpolate(options: argparse.Namespace) -> None:
@@ -107,6 +118,7 @@ def interpolate(options: argparse.Namespace) -> None:
     text, other = _words([options.text, options.other])
     made = codes.interpolate(source, text, other, options.steps, **_given(options))
     _print([(None, each.text) for each in made], options)
+    _say_what_is_unknown(codes, source, [text, other])
 
 
 def neighbours(options: argparse.Namespace) -> None:
@@ -118,13 +130,16 @@ def neighbours(options: argparse.Namespace) -> None:
             "saved_models/sentence-vae."
         )
     start_tensorflow(share_cores=True)
+    from pipeline.run import load
     from pipeline.serving import codes
 
-    for found in codes.neighbours(options.folder, *_words([options.text]), options.count):
+    run, [text] = load(options.folder), _words([options.text])
+    for found in codes.neighbours(run, text, options.count):
         if options.json:
             print(json.dumps(found._asdict(), ensure_ascii=False))
         else:
             print(f"{found.distance:.3f}  {' '.join(found.text.splitlines())}")
+    _say_what_is_unknown(codes, run, [text])
 
 
 def direction(options: argparse.Namespace) -> None:
@@ -134,8 +149,10 @@ def direction(options: argparse.Namespace) -> None:
         if not group:
             raise RequestError(f"{option} {file} has no text: write at least one line into it.")
     codes, source = _open(options)
-    made = codes.direction(source, _words(options.texts), *groups, options.strength, **_given(options))
+    texts = _words(options.texts)
+    made = codes.direction(source, texts, *groups, options.strength, **_given(options))
     _print([(each.prompt, each.text) for each in made], options)
+    _say_what_is_unknown(codes, source, texts + groups[0] + groups[1])
 
 
 def _open(options: argparse.Namespace):
@@ -145,6 +162,11 @@ def _open(options: argparse.Namespace):
     from pipeline.serving import codes, generation
 
     return codes, generation.open_texts(folder)
+
+
+def _say_what_is_unknown(codes, source, texts: Sequence[str]) -> None:
+    counts = codes.token_counts(source, texts)
+    say_what_is_unknown("text", [(text, *each) for text, each in zip(texts, counts, strict=True)])
 
 
 def _given(options: argparse.Namespace) -> dict:

@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline.cli.arguments import (
@@ -123,20 +123,30 @@ def _has_colours() -> bool:
 
 def _say_what_was_unusual(made, texts) -> None:
     """Says which prompts the model could hardly read, and which targets were cut."""
-    unread = [result for result in made if 2 * (result.prompt_unknown or 0) > (result.prompt_tokens or 0)]
-    if unread:
-        first = unread[0]
-        count = f"{len(unread)} of {len(made)} prompts are" if len(made) > 1 else "The prompt is"
-        say(
-            f"{count} mostly unknown to the model: of {shortened(first.prompt, 40)!r} it knows "
-            f"{first.prompt_tokens - first.prompt_unknown} of {first.prompt_tokens} tokens. Its training text did not "
-            "contain them, or too rarely (tokenizer.min_count, tokenizer.max_vocabulary_size)."
-        )
+    say_what_is_unknown("prompt", [(each.prompt, each.prompt_tokens or 0, each.prompt_unknown or 0) for each in made])
     cut = sum(result.ended is False for result in made)
     if cut and not texts.continues:
         say(
             f"{cut} of {len(made)} texts did not end by themselves: they were cut at the limit of their tokens. Set "
             "--max-new-tokens; or sampling.max_length_ratio, by the command that trained the run, and export it again."
+        )
+
+
+def say_what_is_unknown(name: str, texts: Sequence[tuple[str, int, int]]) -> None:
+    """Says of how many texts the model knows less than a half.
+
+    Args:
+        name: what these texts are called.
+        texts: each text, how many tokens it has, and how many of them are unknown.
+    """
+    unread = [each for each in texts if 2 * each[2] > each[1]]
+    if unread:
+        text, tokens, unknown = unread[0]
+        count = f"{len(unread)} of {len(texts)} {name}s are" if len(texts) > 1 else f"The {name} is"
+        say(
+            f"{count} mostly unknown to the model: of {shortened(text, 40)!r} it knows {tokens - unknown} of {tokens} "
+            "tokens. Its training text did not contain them, or too rarely (tokenizer.min_count, "
+            "tokenizer.max_vocabulary_size)."
         )
 
 

@@ -71,7 +71,10 @@ def concatenate(sources: Iterable[Source]) -> Split:
 
 
 def share_borders(
-    total: int, unit: str, config: CorpusConfig, remedy: str = ", or set corpus.documents=file"
+    total: int,
+    unit: str,
+    config: CorpusConfig,
+    remedy: str = ", or, for a model of running text, set corpus.documents=file",
 ) -> list[int]:
     """Returns where validation and test begin: rounded, but at least one unit for each share above 0.
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from pipeline.decoding.loop import NO_SAMPLING
 from pipeline.run import Run, load
 from pipeline.serving.evaluation import own_corpus
 from pipeline.serving.generation import (
@@ -63,16 +64,31 @@ def encode(source: Source, texts: Sequence[str]) -> np.ndarray:
     Raises:
         RequestError: the source has no codes.
     """
+    return _encoded(source, texts, ("code",))[0]
+
+
+def token_counts(source: Source, texts: Sequence[str]) -> list[tuple[int, int]]:
+    """Returns how many tokens each text has, and how many of them are unknown to the model.
+
+    Raises:
+        RequestError: the source has no codes.
+    """
+    tokens, unknown = _encoded(source, texts, ("tokens", "unknown"))
+    return list(zip(tokens.tolist(), unknown.tolist(), strict=True))
+
+
+def _encoded(source: Source, texts: Sequence[str], names: Sequence[str]) -> list[np.ndarray]:
+    """Returns some outputs of the signature `encode`, a row for each text."""
     function, texts = _with_codes(source).functions["encode"], _some(texts)
     # The longest first, and few of them at a time: rows are padded to the longest of their batch.
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-    codes, first = [], 0
+    found, first = [], 0
     while first < len(order):
         size = max(1, min(ENCODED_AT_A_TIME, CHARACTERS_AT_A_TIME // max(1, len(texts[order[first]]))))
-        part = [texts[i] for i in order[first : first + size]]
-        codes.append(function(text=tf.constant(part))["code"].numpy())
+        outputs = function(text=tf.constant([texts[i] for i in order[first : first + size]]))
+        found.append([outputs[name].numpy() for name in names])
         first += size
-    return np.concatenate(codes)[np.argsort(order)]
+    return [np.concatenate(parts)[np.argsort(order)] for parts in zip(*found, strict=True)]
 
 
 def decode(source: Source, codes: np.ndarray, *, seed: int = 0, temperature: float = 0.0, **sampling):
@@ -82,6 +98,8 @@ def decode(source: Source, codes: np.ndarray, *, seed: int = 0, temperature: flo
         RequestError: the source has no codes, or a value is not allowed.
     """
     texts = _with_codes(source)
+    if temperature == 0:
+        _refuse_without_temperature(sampling)
     values = sampling_values(texts, "decode", seed, {"temperature": temperature, **sampling})
     codes = np.asarray(codes, np.float32)
     if codes.ndim != 2 or not np.isfinite(codes).all():
@@ -182,6 +200,17 @@ def _with_codes(source: Source) -> Texts:
             "`python -m pipeline train sentence-vae` trains."
         )
     return texts
+
+
+def _refuse_without_temperature(sampling: Mapping[str, Any]) -> None:
+    """Refuses what chooses among several tokens, where the likeliest is taken."""
+    off = {name: getattr(NO_SAMPLING, name) for name in ("top_k", "top_p", "min_p")}
+    for name, value in off.items():
+        if sampling.get(name) not in (None, value):
+            raise RequestError(
+                f"{name}={sampling[name]} has no effect with temperature=0, which takes the most likely token at every "
+                "step: set a temperature above 0, for example 0.7, or leave it out."
+            )
 
 
 def _some(texts: Sequence[str] | str) -> list[str]:

@@ -62,6 +62,14 @@ def test_an_export_walks_as_its_run_does(folder, command):
     assert command("interpolate", folder, *words) == command("interpolate", folder + "/export", *words)
 
 
+def test_texts_that_are_mostly_unknown_are_named(folder, place, command):
+    known, strange = some_lines(60)[0], "Жж Щщ Юю"
+    for words in (("reconstruct", strange), ("interpolate", strange, known), ("neighbours", strange)):
+        _, out, err = command(words[0], folder, *words[1:])
+        assert out and f"mostly unknown to the model: of '{strange}' it knows 0 of 3 tokens" in err
+    assert "unknown" not in command("reconstruct", folder, known)[2]
+
+
 def test_evaluate_measures_the_codes(folder, command):
     status, out, err = command("evaluate", folder, "--draws", "5", "--samples", "4")
     assert status == 0, err
@@ -81,6 +89,8 @@ def test_evaluate_measures_the_codes(folder, command):
         (("neighbours", "{run}", "a", "--count", "0"), "count=0"),
         (("sample", "{run}", "--samples", "10000000"), "samples=10000000"),
         (("sample", "{run}", "--temperature", "-1"), "temperature"),
+        (("reconstruct", "{run}", "a", "--top-k", "5"), "top_k=5 has no effect with temperature=0"),
+        (("interpolate", "{run}", "a", "b", "--temperature", "0", "--min-p", "0.1"), "min_p=0.1 has no effect"),
         (("sample", "{run}", "--samples", "0"), "samples=0"),
         (("sample", "saved_models/min"), "did you mean 'mine'"),
     ],

@@ -9,6 +9,7 @@ from pipeline.config import SamplingConfig
 from pipeline.data.tokenizer import Tokenizer
 from pipeline.decoding import loop
 from pipeline.decoding.loop import NO_SAMPLING, SAMPLING_DTYPES, Decoder, Sampling
+from pipeline.decoding.prompts import counts_of
 from pipeline.decoding.signatures import TEXT, Outputs, Signature, TextFunctions, first_rows, specs
 from pipeline.models.vae import latent
 
@@ -46,7 +47,8 @@ class LatentFunctions(TextFunctions):
 
         Those of a language model, and:
 
-            encode       text → code, spread (B, Z) float32: mean and standard deviation of the text's code
+            encode       text → code, spread (B, Z) float32: mean and standard deviation of the text's code; tokens,
+                         unknown (B,) int32: how many it has
             decode       code (B, Z), the sampling parameters → as `generate`
             sample       the sampling parameters → as `generate`; the code is drawn from the prior
             reconstruct  text, the sampling parameters → as `generate`, from the text's mean code
@@ -63,11 +65,18 @@ class LatentFunctions(TextFunctions):
         }
 
     def encode(self, text: tf.Tensor) -> Outputs:
-        """Returns the mean (`code`) and the standard deviation (`spread`) of each text's code, (B, Z) float32."""
+        """Encodes texts (B,).
+
+        Returns:
+            code, spread (B, Z) float32, the mean and the standard deviation of each text's code; tokens (B,) int32;
+            unknown (B,) int32.
+        """
         rows = tf.shape(text)[0]
         (text,) = self.padded((text,), ("",))
         mean, log_variance = self.encoder(self._sentences(text))
-        return first_rows({"code": mean, "spread": tf.exp(0.5 * log_variance)}, rows)
+        tokens, unknown = counts_of(self.tokenizer, self.tokenizer.tokenize(text))
+        outputs = {"code": mean, "spread": tf.exp(0.5 * log_variance), "tokens": tokens, "unknown": unknown}
+        return first_rows(outputs, rows)
 
     def decode(self, code: tf.Tensor, *sampling: tf.Tensor) -> Outputs:
         """Generates a text from each code (B, Z).
