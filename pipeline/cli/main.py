@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from pipeline import notices
 from pipeline.atomic_files import describe_error
-from pipeline.cli import benchmarks, codes, evaluation, generation, training
+from pipeline.cli import benchmarks, codes, evaluation, generation, quality, training
 from pipeline.cli.startup import tensorflow_errors
 from pipeline.settings import RequestError, nearest
 
@@ -40,6 +40,11 @@ COMMANDS = {
         evaluation.evaluate,
         evaluation.add_evaluate_arguments,
         "print the figures of a run on held-out text, as one JSON object",
+    ),
+    "quality": (
+        quality.quality,
+        quality.add_quality_arguments,
+        "compare runs by quality and diversity of their texts, at several temperatures, with real text",
     ),
     "sample": (codes.sample, codes.add_sample_arguments, "draw texts from a model with a latent code"),
     "reconstruct": (codes.reconstruct, codes.add_reconstruct_arguments, "generate texts again from their codes alone"),
