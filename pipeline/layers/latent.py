@@ -1,4 +1,4 @@
-"""Layers of models with a latent code: the code's draw, and words that are dropped."""
+"""Layers of models with a latent code: the code's normalization and draw, and words that are dropped."""
 
 from __future__ import annotations
 
@@ -30,6 +30,41 @@ class NormalDraw(keras.layers.Layer):
 
     def get_config(self) -> dict:
         return super().get_config() | {"seed": self.seed}
+
+
+@keras.saving.register_keras_serializable("pipeline")
+class Normalized(keras.layers.Layer):
+    """Normalizes each dimension over the batch to mean 0 and a fixed standard deviation (Zhu et al. 2020, section 3).
+
+    Values (B, Z) float32 and whether a row counts (B,) bool → (B, Z). The codes' means cannot become equal then: their
+    KL divergence from N(0, I) is at least Z · deviation² / 2. Without `training`, the moving averages of training are
+    used.
+
+    Args:
+        deviation: the standard deviation.
+    """
+
+    def __init__(self, deviation: float, **kwargs):
+        super().__init__(dtype="float32", **kwargs)
+        self.deviation = deviation
+        # With Keras' own epsilon, 0.001, a network would escape by values so small that they are hardly enlarged.
+        self.normalization = keras.layers.BatchNormalization(
+            momentum=0.95, epsilon=1e-8, center=False, scale=False, dtype="float32", name="normalization"
+        )
+
+    def build(self, values_shape, counts_shape):
+        self.normalization.build(values_shape)
+
+    def call(self, values, counts, training=False):
+        return self.deviation * self.normalization(values, training=training, mask=counts)
+
+    def compute_output_spec(self, values, counts, training=False):
+        return keras.KerasTensor(values.shape, values.dtype)
+
+    def get_config(self) -> dict:
+        config = super().get_config() | {"deviation": self.deviation}
+        config.pop("dtype")
+        return config
 
 
 @keras.saving.register_keras_serializable("pipeline")

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from pipeline.config import DatasetConfig, TrainingConfig
 from pipeline.decoding.loop import Sampling
-from pipeline.layers.latent import NormalDraw, WordDropout
+from pipeline.layers.latent import NormalDraw, Normalized, WordDropout
 from pipeline.layers.recurrent import LSTM, BesideEveryStep
 from pipeline.models.contract import Sizes
 from pipeline.models.families import family
@@ -205,7 +205,13 @@ def test_stock_layers_compute_the_same():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"bidirectional": True}, {"cell": "gru", "num_layers": 2}, {"bidirectional": True, "cell": "gru"}]
+    "settings",
+    [
+        {"bidirectional": True},
+        {"cell": "gru", "num_layers": 2},
+        {"bidirectional": True, "cell": "gru"},
+        {"code_deviation": 0.7},
+    ],
 )
 def test_forms_of_the_network(settings):
     own, model = built(**settings)
@@ -215,6 +221,30 @@ def test_forms_of_the_network(settings):
     padded, _ = model.get_layer("encoder")(tf.constant([[5, 6, 3, 0, 0], [6, 5, 3, 0, 0]]))
     np.testing.assert_allclose(mean[0], padded[0], atol=1e-6)
     assert np.abs(padded[0] - padded[1]).max() > 1e-4
+
+
+def test_normalized_means_keep_the_kl_above_their_own():
+    layer = Normalized(0.7)
+    values = tf.constant(np.random.default_rng(1).normal(3.0, 0.01, (64, 5)), tf.float32)
+    counts = tf.range(64) < 48
+    means = layer(values, counts, training=True)[:48]
+    np.testing.assert_allclose(tf.math.reduce_std(means, 0), 0.7, atol=0.01)
+    np.testing.assert_allclose(tf.reduce_mean(means, 0), 0.0, atol=1e-3)
+    kl = tf.reduce_sum(latent.kl_to_prior(means, tf.zeros_like(means)), 1)
+    assert float(tf.reduce_mean(kl)) == pytest.approx(5 * 0.49 / 2, rel=0.02)
+    for _ in range(400):
+        layer(values, counts, training=True)
+    np.testing.assert_allclose(layer(values[:2], counts[:2])[:2], means[:2], atol=0.01)
+
+
+def test_rows_without_a_sentence_do_not_move_the_normalization():
+    own, model = built(code_deviation=0.5)
+    token_ids, targets, weights = some_batch(6)
+    encoder = model.get_layer("encoder")
+    empty = tf.pad(latent.sentences_of(targets, weights[:, :1]), [[0, 3], [0, 0]], constant_values=3)
+    mean, _ = encoder(empty, training=True)
+    alone, _ = encoder(empty[:5], training=True)
+    np.testing.assert_allclose(mean[:5], alone, atol=1e-5)
 
 
 def test_the_layers_of_a_code(tmp_path):
@@ -394,7 +424,9 @@ def test_wrong_settings_are_refused(config, assignment, expected):
 def test_it_resumes_exactly_where_the_decoder_starts_anew(config, tmp_path):
     config = dataclasses.replace(
         config,
-        model=dataclasses.replace(config.model, autoencoder_epochs=1, word_dropout=0.3, dropout=0.2),
+        model=dataclasses.replace(
+            config.model, autoencoder_epochs=1, word_dropout=0.3, dropout=0.2, code_deviation=0.7
+        ),
         training=dataclasses.replace(config.training, epochs=3),
     )
     whole = trainer.train(config, tmp_path / "whole", tmp_path / "cache")

@@ -48,6 +48,13 @@ class VAEConfig(ModelConfig):
         "(Kingma et al. 2016)",
         minimum=0.0,
     )
+    code_deviation: float = setting(
+        0.0,
+        "standard deviation, over the sentences of a batch, to which the means of the codes are normalized, so that "
+        "codes cannot become equal (Zhu et al. 2020); 0: off",
+        minimum=0.0,
+        maximum=100.0,
+    )
     autoencoder_epochs: int = setting(
         0,
         "epochs trained with KL weight 0; after them the decoder gets new weights (Li et al. 2019)",

@@ -29,7 +29,7 @@ from pipeline.data.examples import Example
 from pipeline.data.token_cache import TokenSplit
 from pipeline.data.tokenizer import SPECIAL_TOKENS, Tokenizer
 from pipeline.decoding.loop import Sampling
-from pipeline.layers.latent import NormalDraw, WordDropout
+from pipeline.layers.latent import NormalDraw, Normalized, WordDropout
 from pipeline.layers.micro_batches import Nested
 from pipeline.layers.recurrent import GRU, LSTM, BesideEveryStep
 from pipeline.models.contract import Family, HeldOut, Loss, Points, Sizes, Update
@@ -249,6 +249,9 @@ def _encoder(config: VAEConfig, vocabulary_size: int) -> keras.Model:
     else:
         x = recurrent(config.units, name="encoder_recurrent")(x, mask=mask)  # (B, U)
     mean = keras.layers.Dense(config.latent_dim, dtype="float32", name="mean")(x)  # (B, Z)
+    if config.code_deviation:
+        is_sentence = keras.ops.not_equal(sentence_ids[:, 0], Tokenizer.end_id)  # (B,), false where there is no word
+        mean = Normalized(config.code_deviation, name="normalized_mean")(mean, is_sentence)  # (B, Z)
     log_variance = keras.layers.Dense(config.latent_dim, dtype="float32", name="log_variance")(x)  # (B, Z)
     return keras.Model(sentence_ids, [mean, log_variance], name="encoder")
 
