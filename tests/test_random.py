@@ -365,6 +365,8 @@ def _fitting_model(cls, fields):
         fields["cutoffs"] = tuple(sorted(set(fields["cutoffs"]))) if fields["softmax"] == "adaptive" else ()
     if fields.get("annealing") == "none":
         fields |= {"annealing_epochs": 10.0, "annealing_start": 0.0}
+    if "filter_widths" in fields:
+        fields["filter_widths"] = tuple(sorted({width % 256 + 1 for width in fields["filter_widths"]})) or (3,)
     if "autoencoder_epochs" in fields:
         fields["autoencoder_epochs"] = 0  # fewer than all epochs, and without patience
     names = {field.name for field in dataclasses.fields(cls)}
@@ -383,6 +385,10 @@ def configurations(draw):
     if dataset["batches"] != "windows":
         dataset["windows"] = 0
     tokenizer = draw(_fields(TokenizerConfig, pairs))
+    if cls.LABELS:
+        tokenizer |= {"level": "label", "shared": False, "source_level": draw(st.sampled_from(LEVELS))}
+    elif tokenizer["level"] == "label":
+        tokenizer["level"] = "word"
     if tokenizer.get("shared"):
         tokenizer["source_level"] = draw(st.sampled_from(["", tokenizer["level"]]))
     corpus = draw(_fields(CorpusConfig, pairs))
@@ -425,7 +431,8 @@ def test_any_configuration_can_be_typed_on_the_command_line(config):
     ]
     plain = DatasetConfig(batches=config.dataset.batches, targets=config.dataset.targets)
     corpus = CorpusConfig(documents=config.corpus.documents)
-    start = RunConfig(name=config.name, corpus=corpus, dataset=plain, model=type(config.model)())
+    tokenizer = TokenizerConfig(level="label", source_level="word") if config.model.LABELS else TokenizerConfig()
+    start = RunConfig(name=config.name, corpus=corpus, tokenizer=tokenizer, dataset=plain, model=type(config.model)())
     assert override(start, assignments) == config
 
 

@@ -83,16 +83,16 @@ def _own_options(run: Run, options: dict[str, Any]) -> dict[str, Any]:
             raise RequestError(f"Unknown option {name}={value}: {nearest(name, allowed)}.")
         if value and name not in allowed:
             raise RequestError(
-                f"{name}={value} is for {_kind(name, takers)}, and {run.config.name} is none. Leave it out; this run "
-                f"takes {', '.join(sorted(allowed))}."
+                f"{name}={value} is for {_kind(name, takers, run.family)}, and {run.config.name} is none. Leave it "
+                f"out; this run takes {', '.join(sorted(allowed))}."
             )
     return {name: value for name, value in options.items() if name in allowed}
 
 
-def _kind(name: str, takers: list[str]) -> str:
-    """Returns what an option is for, in words: one kind of runs, or some families."""
+def _kind(name: str, takers: list[str], own: Family) -> str:
+    """Returns what an option that a run's own family does not take is for, in words: a kind of runs, or families."""
     for kind, family in {"running text": Family, "pairs": PairFamily}.items():
-        if name in _options_of(family.evaluate):
+        if name in _options_of(family.evaluate) and own.has_source != family.has_source:
             return f"runs on {kind}"
     return f"runs of model.family={' or '.join(takers)}"
 

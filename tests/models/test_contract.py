@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.config import DatasetConfig, TrainingConfig
+from pipeline.config import CorpusConfig, DatasetConfig, TokenizerConfig, TrainingConfig
+from pipeline.models.cnn.config import CNNConfig
 from pipeline.models.contract import Family, Sizes
 from pipeline.models.documents.config import (
     Document000Config,
@@ -54,6 +55,7 @@ CONFIGS = {
         discriminator_steps=2,
         roll_outs=2,
     ),
+    "cnn": CNNConfig(embedding_dim=6, filters=4, filter_widths=(2, 3), dropout=0.2, highway=True),
     "document_000": Document000Config(embedding_dim=6, units=5),
     "document_001": Document001Config(latent_dim=6),
     "document_003": Document003Config(embedding_dim=6, units=5),
@@ -93,9 +95,11 @@ class Contract:
     def batch(self, own):
         """Inputs one step late, targets and weights."""
         targets = some_ids()
+        if own.config.LABELS:  # a label, and the end token
+            targets = tf.concat([targets[:, :1], tf.fill((4, 1), 3)], axis=1)
         inputs = tf.concat([tf.fill((4, 1), 2), targets[:, :-1]], axis=1)
         source = tf.constant([[5, 6, 12, 3], [7, 3, 0, 0], [3, 0, 0, 0], [8, 9, 3, 0]])
-        return (source, inputs) if own.has_source else inputs, targets, tf.ones((4, 7))
+        return (source, inputs) if own.has_source else inputs, targets, tf.ones(targets.shape)
 
 
 def given(own, model, batch):
@@ -113,7 +117,7 @@ class TestNetwork(Contract):
         state = own.initial_state(model, 4)
         source = given(own, model, batch)
         logits, after = own.forward(model, (*source, tf.nest.flatten(batch[0])[-1]), state)
-        assert logits.shape == (4, 7, SIZE) and logits.dtype == tf.float32 and np.isfinite(logits).all()
+        assert logits.shape == (*batch[1].shape, SIZE) and logits.dtype == tf.float32 and np.isfinite(logits).all()
         tf.nest.assert_same_structure(state, after)
         for training in (False, True):
             loss = own.loss(model, batch, state, training=training)
@@ -133,7 +137,7 @@ class TestNetwork(Contract):
         known = 0 if source else 2
         memory, state = decoder.start(*source or [token_ids[:, :known]])
         step = decoder.make_step()
-        for t in range(known, 7):
+        for t in range(known, token_ids.shape[1]):
             logits, state = step(token_ids[:, t], memory, state)
             np.testing.assert_allclose(logits, whole[:, t], atol=1e-5)
 
@@ -141,7 +145,7 @@ class TestNetwork(Contract):
         model, (inputs, targets, _) = own.build_model(sizes), batch
         if own.has_source != bool(given(own, model, batch)):
             pytest.skip("its nats are a bound: tests/models/test_vae.py")
-        weights = tf.constant([[1.0] * 7, [1, 1, 0, 0, 0, 0, 0], [0] * 7, [1] * 7])
+        weights = tf.constant([[1.0] * 7, [1, 1, 0, 0, 0, 0, 0], [0] * 7, [1] * 7])[:, : targets.shape[1]]
         loss = own.loss(model, (inputs, targets, weights), own.initial_state(model, 4))
         logits, _ = own.forward(model, inputs, own.initial_state(model, 4))
         nats = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
@@ -150,7 +154,8 @@ class TestNetwork(Contract):
     def test_an_untrained_network_knows_nothing(self, own, sizes, batch):
         model = own.build_model(sizes)
         nats = own.loss(model, batch, own.initial_state(model, 4)).nats
-        assert float(tf.reduce_mean(nats)) / 7 == pytest.approx(math.log(SIZE), rel=0.15)
+        tokens, kinds = (1, SIZE - 4) if own.config.LABELS else (7, SIZE)  # no special token is a label
+        assert float(tf.reduce_mean(nats)) / tokens == pytest.approx(math.log(kinds), rel=0.15)
 
     def test_every_weight_has_a_gradient_and_a_step_lowers_the_objective(self, own, sizes, batch):
         model, settings = own.build_model(sizes), TrainingConfig(learning_rate=0.02)
@@ -216,7 +221,12 @@ class TestRun(Contract):
         model = CONFIGS[request.param]
         last = "last" if model.LAST_STEP else "every"
         if model.BATCHES == ("pairs",):
-            return dataclasses.replace(pair_config, name=request.param, model=model, training=TrainingConfig(epochs=2))
+            changes = {"name": request.param, "model": model, "training": TrainingConfig(epochs=2)}
+            if model.LABELS:
+                changes["corpus"] = CorpusConfig(source="kjv-sections", pairs=400)
+                changes["tokenizer"] = TokenizerConfig(level="label", source_level="word")
+                changes["dataset"] = dataclasses.replace(pair_config.dataset, source_length=40)
+            return dataclasses.replace(pair_config, **changes)
         dataset = DatasetConfig(batches=model.BATCHES[0], targets=last, batch_size=8, sequence_length=12, stride=9)
         training = TrainingConfig(epochs=2, checkpoint_seconds=0.0)
         return dataclasses.replace(tiny_config, name=request.param, model=model, dataset=dataset, training=training)
@@ -237,8 +247,8 @@ class TestRun(Contract):
         folder = export.export(load(run.folder))
         assert texts["sampled"] == generation.generate(folder, PROMPTS, temperature=1.0, seed=3, max_new_tokens=6)
         assert texts["beams"] == generation.generate(folder, PROMPTS, beam_width=3, n_best=2, max_new_tokens=6)
-        if run.config.name not in ("language_model", "seq2seq", "vae"):
-            return  # a process of its own takes ten seconds, and these three have all the operations of the others
+        if run.config.name not in ("language_model", "seq2seq", "vae", "cnn"):
+            return  # a process of its own takes ten seconds, and these four have all the operations of the others
         finished = subprocess.run(
             [sys.executable, "-c", SERVED, str(folder), *PROMPTS], capture_output=True, text=True, check=True
         )

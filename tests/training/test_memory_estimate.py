@@ -1,11 +1,12 @@
 """The least memory that a training takes: counted without taking it, and never more than is taken."""
 
 import dataclasses
+import functools
 import math
 
 import pytest
 
-from pipeline.config import CorpusConfig, DatasetConfig, TrainingConfig
+from pipeline.config import CorpusConfig, DatasetConfig, TokenizerConfig, TrainingConfig
 from pipeline.models.contract import Sizes
 from pipeline.models.families import FAMILIES, family
 from pipeline.run_config import RunConfig, override
@@ -19,7 +20,8 @@ def run_of(cls) -> RunConfig:
     """A family's configuration with its defaults."""
     targets = "last" if cls.LAST_STEP else "every"
     dataset, corpus = DatasetConfig(batches=cls.BATCHES[0], targets=targets), CorpusConfig(documents="line")
-    return RunConfig(model=cls(), dataset=dataset, corpus=corpus)
+    tokenizer = TokenizerConfig(level="label", source_level="word") if cls.LABELS else TokenizerConfig()
+    return RunConfig(model=cls(), dataset=dataset, corpus=corpus, tokenizer=tokenizer)
 
 
 @pytest.mark.parametrize("cls", [cls for cls, _ in FAMILIES.values()], ids=lambda cls: cls.__name__)
@@ -35,9 +37,11 @@ def run_of(cls) -> RunConfig:
 def test_what_is_counted_is_what_is_built(cls, training):
     config = run_of(cls)
     sizes = Sizes(40, 30 if config.reads_pairs else None)
-    model = family(config.model).build_model(sizes, training.precision)
-    optimizer = build_optimizer(training, model.trainable_variables)
-    variables = [*model.variables, *optimizer.variables]
+    own = family(config.model)
+    model = own.build_model(sizes, training.precision)
+    phases = own.updates(model, training, functools.partial(build_optimizer, training))
+    optimizers = [update.optimizer for phase in phases.values() for update in phase]
+    variables = [*model.variables, *(variable for optimizer in optimizers for variable in optimizer.variables)]
     if training.clip_norm:
         variables += [variable for variable in model.trainable_variables if variable.name != "embeddings"]
     expected = 4 * sum(math.prod(variable.shape) for variable in variables)

@@ -20,23 +20,23 @@ class CNNConfig(ModelConfig):
 
     family: str = setting("cnn", "the model family", choices=("cnn",))
     embedding_dim: int = setting(128, "size of an embedding vector (E)", minimum=1, maximum=MAX_UNITS)
-    kernel_sizes: tuple[int, ...] = setting((3, 4, 5), "widths of the filters, in tokens")
+    filter_widths: tuple[int, ...] = setting((3, 4, 5), "widths of the filters, in tokens")
     filters: int = setting(100, "number of filters of each width", minimum=1, maximum=MAX_UNITS)
     highway: bool = setting(False, "a highway layer above the filters (Srivastava et al. 2015)")
     dropout: float = setting(0.5, "dropout rate of what the filters found", minimum=0.0, maximum=0.95)
 
     def __post_init__(self):
         super().__post_init__()
-        sizes = self.kernel_sizes
+        sizes = self.filter_widths
         if not sizes or len(set(sizes)) < len(sizes) or not all(1 <= size <= WIDEST for size in sizes):
             shown = ",".join(map(str, sizes))
             raise RequestError(
-                f"model.kernel_sizes={shown} is not allowed: name one width or more, each once and from 1 to {WIDEST}, "
-                "for example model.kernel_sizes=3,4,5."
+                f"model.filter_widths={shown} is not allowed: name one width or more, each once and from 1 to {WIDEST}, "
+                "for example model.filter_widths=3,4,5."
             )
 
     def widths(self) -> dict[str, int]:
         return super().widths() | {"filters": self.filters}
 
     def features_per_token(self) -> int:
-        return self.embedding_dim + self.filters * len(self.kernel_sizes)
+        return self.embedding_dim + self.filters * len(self.filter_widths)

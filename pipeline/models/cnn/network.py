@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -37,7 +38,7 @@ from pipeline.models.cnn.config import CNNConfig
 from pipeline.models.cnn.text_functions import LabelFunctions, classify_all
 from pipeline.models.contract import HeldOut, Loss, Sizes
 from pipeline.models.pair_family import MAX_LISTED, PairFamily
-from pipeline.notices import say_once
+from pipeline.notices import say, say_once
 from pipeline.settings import require_count
 
 SAMPLES = 8  # texts that TensorBoard shows with their labels
@@ -64,7 +65,7 @@ class CNN(PairFamily):
         token_ids = keras.Input((None,), dtype="int32", name="token_ids")  # (B, T)
         mask = keras.ops.not_equal(source_ids, Tokenizer.padding_id)  # (B, S)
         x = keras.layers.Embedding(sizes.source_vocabulary_size, config.embedding_dim, name="embedding")(source_ids)
-        filters = dict.fromkeys(config.kernel_sizes, config.filters)
+        filters = dict.fromkeys(config.filter_widths, config.filters)
         features = text_features(x, mask, filters, config.dropout, highway=config.highway)  # (B, F)
         labels = sizes.vocabulary_size - len(SPECIAL_TOKENS)
         logits = keras.layers.Dense(labels, dtype="float32", name="output")(features)  # (B, N)
@@ -86,8 +87,9 @@ class CNN(PairFamily):
             label_smoothing: in training, the share of a label's probability that is spread evenly over all labels.
 
         Returns:
-            as sums label_nats (the nats once more), known_labels, texts, and right: how many have a label that training
-            knows, how many there are, and how many have the predicted label.
+            as sums label_nats (the nats once more); known_labels, texts and right: how many have a label that training
+            knows, how many there are, and how many have the predicted label; and guessed_nats, with all labels equally
+            likely.
         """
         (source_ids, token_ids), targets, weights = batch
         logits = self.label_logits(model, (source_ids, token_ids), training)  # (B, N)
@@ -100,8 +102,14 @@ class CNN(PairFamily):
             evenly = -known * tf.reduce_mean(log_probabilities, axis=1)
             objective = (1.0 - label_smoothing) * nats + label_smoothing * evenly
         is_right = tf.argmax(logits, axis=1, output_type=tf.int32) == label
-        sums = {"label_nats": nats, "known_labels": known, "texts": texts}
-        return Loss(objective, nats, sums | {"right": texts * tf.cast(is_right, tf.float32)}, state)
+        sums = {
+            "label_nats": nats,
+            "known_labels": known,
+            "texts": texts,
+            "right": texts * tf.cast(is_right, tf.float32),
+            "guessed_nats": texts * math.log(logits.shape[-1]),
+        }
+        return Loss(objective, nats, sums, state)
 
     def label_logits(self, model: keras.Model, inputs, training: bool = False) -> tf.Tensor:
         """Returns the logits of the labels, (B, N) float32; inputs as of `Family.forward`."""
@@ -123,9 +131,10 @@ class CNN(PairFamily):
         The one token that counts is the label, and not the end token after it: nats_per_token are nats for each text
         whose label training knows, tokens is the number of these texts, and unknown_rate the share of the others. The
         perplexity is 1 for a model that is always certain and right, and the number of labels for one that guesses.
+        Where training knows none of the labels, the figures are those of guessing.
         """
         known, texts = sums.get("known_labels", 0.0), max(1.0, sums.get("texts", 0.0))
-        nats = sums.get("label_nats", 0.0) / max(1.0, known)
+        nats = sums.get("label_nats", 0.0) / known if known else sums.get("guessed_nats", 0.0) / texts
         return {
             "accuracy": sums.get("right", 0.0) / texts,
             "nats_per_token": nats,
@@ -136,7 +145,8 @@ class CNN(PairFamily):
 
     def epoch_figures(self, run, model: keras.Model, validation: TokenSplit) -> dict[str, float]:
         """Returns macro_f1; says how many validation texts have a label that training never saw."""
-        _say_unseen("validation", validation)
+        if validation.unknown:
+            say_once(_about_unseen("validation", validation))
         return {"macro_f1": macro_f1(self.confusion(model, validation, run.config.dataset))}
 
     def confusion(self, model: keras.Model, tokens: TokenSplit, dataset) -> np.ndarray:
@@ -183,7 +193,8 @@ class CNN(PairFamily):
         unseen = Counter(wanted)
         for label in known:
             unseen.pop(label, None)
-        _say_unseen("held-out", held_out.tokens)
+        if held_out.tokens.unknown:
+            say(_about_unseen("measured", held_out.tokens))
         likelihood, source = self.likelihood(run, held_out.tokens), held_out.tokens.source
         return {
             "parameters": run.model.count_params(),
@@ -245,13 +256,12 @@ def _wrong(texts, wanted, labels, probabilities, count: int) -> list[dict[str, A
     ]
 
 
-def _say_unseen(name: str, tokens: TokenSplit) -> None:
+def _about_unseen(name: str, tokens: TokenSplit) -> str:
     """Says how many texts have a label that training never saw."""
-    if tokens.unknown:
-        say_once(
-            f"{tokens.unknown:,} of {tokens.documents:,} {name} texts have a label that no training text has: they "
-            "count as wrong, and are left out of the loss."
-        )
+    return (
+        f"{tokens.unknown:,} of the {tokens.documents:,} {name} texts have a label that no training text has: they "
+        "count as wrong, and not in the loss."
+    )
 
 
 FAMILY = CNN
