@@ -58,6 +58,7 @@ def test_the_readme_commands_run_in_their_order(tmp_path, monkeypatch, capsys, s
     for name in ("sentences", "statements", "questions"):
         Path(f"{name}.txt").write_text("\n".join(lines), "utf-8")
     Path("pairs.tsv").write_text("".join(f"{i} the\t{i} le\n" for i in range(80)), "utf-8")
+    Path("labelled.tsv").write_text("text\tlabel\n" + "".join(f"{i} the\t{'ab'[i % 2]}\n" for i in range(80)), "utf-8")
     Path("sources.txt").write_text("a source\nanother\n", "utf-8")
     commands = [line for block in blocks(README, "bash") for line in block.splitlines() if line]
     assert len(commands) >= 6

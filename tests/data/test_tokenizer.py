@@ -18,6 +18,7 @@ from pipeline.data.examples import Example
 from pipeline.data.splits import Split
 from pipeline.data.tokenizer import LEVELS, build, build_tokenizers, digest, load
 from pipeline.settings import RequestError
+from tests.conftest import refusal
 from tests.data.test_segmentation import any_text, quick
 
 ENGLISH = "In the beginning God created the heaven and the earth.\nI don't know, he said;\tGod's word -- 42 of 'em!\n"
@@ -390,3 +391,28 @@ def test_exported_it_gives_the_same_texts_in_a_fresh_process(tmp_path):
         results = [bytes.fromhex(text).decode() for text in line.split(",")]
         assert results == round_trip(tokenizer, *TEXTS)
         assert "God" in results[2] and "<unk>" in results[2]
+
+
+# === Labels ===
+
+
+def test_a_label_is_one_token_and_comes_back_as_it_was_written(tmp_path):
+    labels = ["Sport & Spiel", "ÉCONOMIE", "天气 news", "<pad>"]
+    tokenizer = build(TokenizerConfig(level="label", min_count=2, max_vocabulary_size=5), [labels[1], *labels])
+    assert tokenizer.vocabulary[4:] == (labels[1], labels[0], *labels[2:])  # all stay, the most frequent first
+    tokenizer.save(tmp_path)
+    for each in (tokenizer, load(tmp_path)):
+        token_ids = each.tokenize(tf.constant([*labels, "Sport", ""]))
+        assert token_ids.to_list() == [[5], [4], [6], [7], [1], [1]]
+        assert each.tokenize_strings([*labels, "Sport", ""]).to_list() == token_ids.to_list()
+        assert [text.decode() for text in each.detokenize(token_ids[:4]).numpy()] == labels
+
+
+def test_fewer_than_two_labels_are_refused_and_labels_like_texts_are_said(capsys):
+    config = TokenizerConfig(level="label")
+    assert "all 2 training texts have the label 'a'" in refusal(build, config, ["a", "a"])
+    assert "but none" in refusal(build, config, [])
+    build(config, ["a", "b"] * 20)
+    assert capsys.readouterr().err == ""
+    build(config, map(str, range(900)))
+    assert "900 training texts have 900 different labels ('0', '1', '2', …), which look like" in capsys.readouterr().err

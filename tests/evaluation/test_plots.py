@@ -90,3 +90,14 @@ def test_an_image_has_the_pixels_of_the_figure():
     assert image.shape == (int(50 * height), int(50 * width), 3)
     assert image.min() < 60 and image.max() == 255
     assert plots.to_image(figure, dpi=100).shape == (int(100 * height), int(100 * width), 3)
+
+
+def test_a_confusion_matrix_has_a_row_and_a_column_for_each_label():
+    figure = plots.confusion(np.array([[3, 1], [0, 0]]), ["天气 news", "$x"])
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["天气 news", "$x"]
+    np.testing.assert_allclose(axes.images[0].get_array(), [[0.75, 0.25], [0, 0]])
+    assert [text.get_text() for text in axes.texts] == ["3", "1", "0", "0"]
+    assert plots.to_image(plots.confusion(np.eye(40, dtype=int), [str(i) for i in range(40)])).ndim == 3
+    with pytest.raises(ValueError, match="3 labels"):
+        plots.confusion(np.eye(2), ["a", "b", "c"])
