@@ -149,7 +149,7 @@ FOREIGN_NAMES = {
     "wikipedia.raw_words",
 }
 DATA_FILES = ("csv", "gz", "h5", "ipynb", "json", "jsonl", "model", "tsv", "txt")
-PLANNED = {"models/gan/", "models/pretrained/", "models/vae/"}  # families that "come later"
+PLANNED = {"models/pretrained/"}  # families that "come later"
 PLACEHOLDERS = re.compile(r"\bNAME\b|skip_gru|kjv-skip")  # the family of docs/ADDING_A_FAMILY.md
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import pipeline
 from pipeline import presets
-from pipeline.presets import MODULES, PRESETS, cnn, documents, language_model, preset, seq2seq, vae
+from pipeline.presets import MODULES, PRESETS, cnn, documents, gan, language_model, preset, seq2seq, vae
 from pipeline.run_config import RunConfig
 from pipeline.settings import difference
 from tests.conftest import refusal
@@ -30,7 +30,7 @@ def test_the_first_line_of_a_description_is_one_sentence(name):
 
 
 def test_presets_are_listed_file_by_file_in_the_order_of_their_definition():
-    assert MODULES == (language_model, seq2seq, vae, cnn, documents)
+    assert MODULES == (language_model, seq2seq, vae, gan, cnn, documents)
     places = [(MODULES.index(inspect.getmodule(make)), make.__code__.co_firstlineno) for make in PRESETS.values()]
     assert places == sorted(places)
     assert [next(iter(PRESETS)), list(PRESETS)[-1]] == ["kjv-words", "document-004"]

@@ -238,12 +238,12 @@ class Family:
         """
         loss = functools.partial(self.loss, model, training=True)
         if settings.label_smoothing:
-            self._refuse_smoothing(model, settings.label_smoothing)
+            self.refuse_smoothing(model, settings.label_smoothing)
             loss = functools.partial(loss, label_smoothing=settings.label_smoothing)
         variables = model.trainable_variables
         return {"train": [Update(variables, new_optimizer(variables), loss)]}
 
-    def _refuse_smoothing(self, model: keras.Model, label_smoothing: float) -> None:
+    def refuse_smoothing(self, model: keras.Model, label_smoothing: float) -> None:
         """Refuses label smoothing if the loss cannot have it."""
         if "label_smoothing" not in inspect.signature(self.loss).parameters:
             raise smoothing_refusal(label_smoothing, f"model.family={self.config.family}, whose loss does not take it")

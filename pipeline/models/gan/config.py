@@ -34,7 +34,7 @@ class GANConfig(ModelConfig):
         0.0, "dropout rate of the generator's non-recurrent connections", minimum=0.0, maximum=0.95
     )
     text_length: int = setting(
-        20,
+        64,
         "largest number of tokens of a generated text, its end included; as long as dataset.sequence_length",
         minimum=2,
         maximum=MAX_TEXT_LENGTH,
@@ -51,7 +51,7 @@ class GANConfig(ModelConfig):
     discriminator_dropout: float = setting(0.25, "dropout rate of the features", minimum=0.0, maximum=0.95)
     discriminator_l2: float = setting(0.1, "weight of the squared weights of its last layer", minimum=0.0)
     # === The game ===
-    pretraining_epochs: int = setting(10, "epochs of maximum likelihood, the generator alone", minimum=0)
+    pretraining_epochs: int = setting(5, "epochs of maximum likelihood, the generator alone", minimum=0)
     discriminator_epochs: int = setting(1, "then epochs of the discriminator alone", minimum=0)
     discriminator_steps: int = setting(
         50, "then, in each adversarial epoch, steps of the discriminator for one of the generator", minimum=1

@@ -85,7 +85,7 @@ class GAN(Family):
         config = self.config
         likelihood = functools.partial(self.pretraining_loss, model)
         if settings.label_smoothing:
-            self._refuse_smoothing(model, settings.label_smoothing)
+            self.refuse_smoothing(model, settings.label_smoothing)
             likelihood = functools.partial(likelihood, label_smoothing=settings.label_smoothing)
         writer = model.get_layer("generator").trainable_variables
         judge = [
