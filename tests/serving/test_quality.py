@@ -97,6 +97,13 @@ def test_the_rows_are_those_of_a_direct_computation(one, other, text):
     assert "copied" not in rows[-1] and "test_nats_per_token" not in rows[-1] and rows[-1]["samples"] == 30
 
 
+def test_copied_is_the_share_of_texts_that_are_a_training_sentence_word_by_word(one, text, monkeypatch):
+    first, second, *_ = documents(corpus.load(text).training)
+    drawn = [first, f" {second} ", f"{first} more", first[:-1], documents(corpus.load(text).test)[0]]
+    monkeypatch.setattr("pipeline.serving.quality.sample", lambda *_: drawn)
+    assert quality([one], samples=5)[0]["copied"] == 2 / 5
+
+
 def test_real_text_is_drawn_of_the_training_text_or_all_of_it(one, text):
     training = [words(line) for line in documents(corpus.load(text).training)]
     references = [words(line) for line in documents(corpus.load(text).test)]
