@@ -14,7 +14,7 @@ from pipeline.models.contract import Sizes
 from pipeline.models.families import family
 from pipeline.models.gan import draws, losses
 from pipeline.models.gan.config import GANConfig
-from pipeline.models.gan.layers import Separate
+from pipeline.models.gan.views import Separate
 from pipeline.models.gan.network import shifted
 from pipeline.run_config import override
 from pipeline.training import trainer
@@ -267,14 +267,14 @@ def test_each_player_moves_its_own_weights_at_its_own_rate(gradient):
     settings = TrainingConfig()
     phases = own.updates(model, settings, functools.partial(build_optimizer, settings))
     batch, controls = some_batch(), tf.nest.map_structure(tf.constant, own.controls(0, 1))
+    writers = set(map(id, model.get_layer("generator").trainable_variables))
     moves = {"pretraining": 0.1, "discriminator": 2e-3, "generator": 1e-3}
     for phase, rate in moves.items():
         before = [variable.numpy() for variable in model.trainable_variables]
         make_step(phases[phase], settings)(batch, own.initial_state(model, 6), tf.constant(0.1), controls)
         for variable, old in zip(model.trainable_variables, before, strict=True):
             largest = np.abs(variable.numpy() - old).max()
-            is_writer = variable.path.startswith("generator") or not variable.path.startswith("discriminator")
-            expected = rate if is_writer == (phase != "discriminator") else 0.0  # Adam's first step is its rate
+            expected = rate if (id(variable) in writers) == (phase != "discriminator") else 0.0  # Adam's first step is its rate
             assert largest == pytest.approx(expected, rel=0.02), (phase, variable.path)
 
 
@@ -299,7 +299,7 @@ def test_the_generator_learns_what_the_discriminator_likes(gradient):
     """Against a fixed one: what passes for real becomes more."""
     own, model = built(gradient=gradient, generator_learning_rate=0.02, roll_outs=4)
     judge = model.get_layer("discriminator")
-    judge.set_weights([value * 5.0 for value in judge.get_weights()])
+    judge.set_weights([value * 3.0 for value in judge.get_weights()])
     settings = TrainingConfig(loss_reduction="row")
     phases = own.updates(model, settings, functools.partial(build_optimizer, settings))
     step, batch = make_step(phases["generator"], settings), some_batch(32)
@@ -308,7 +308,7 @@ def test_the_generator_learns_what_the_discriminator_likes(gradient):
     for _ in range(80):
         sums, _ = step(batch, own.initial_state(model, 32), tf.constant(0.1), controls)
         rewards.append(own.figures({name: float(value) for name, value in sums.items()}, 1.0)["reward"])
-    assert np.mean(rewards[-10:]) > np.mean(rewards[:10]) + 0.05
+    assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.03
 
 
 def test_figures_are_shown_where_there_are_any():
@@ -371,10 +371,10 @@ def test_it_resumes_exactly_in_each_phase_and_the_last_epoch_is_the_best(config,
         (["training.epochs=2"], "leave none of training.epochs=2 for the game: set training.epochs=3 or more"),
         (["training.patience=2"], "training.patience=2 does not suit model.family=gan"),
         (["corpus.documents=file"], "corpus.documents=file does not suit model.family=gan"),
-        (["model.roll_outs=0"], "model.roll_outs=0"),
+        (["model.roll_outs=0"], "roll_outs=0 is not allowed: it must be at least 1"),
         (["model.filter_widths=2,2"], "model.filter_widths=2,2 is not allowed"),
         (["model.filters=1,2,3"], "model.filters=1,2,3 does not suit 2 filter widths"),
-        (["model.gradient=reinforce"], "model.gradient='reinforce'"),
+        (["model.gradient=reinforce"], "gradient=reinforce is not allowed: Allowed: gumbel, policy"),
         (["dataset.batches=streams"], "dataset.batches"),
     ],
 )

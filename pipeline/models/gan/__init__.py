@@ -1,1 +1,1 @@
-"""The generative adversarial networks of text, read in this order: config, layers, draws, losses, network."""
+"""The generative adversarial networks of text, read in this order: config, views, draws, losses, network."""

@@ -32,13 +32,14 @@ from pipeline.layers.text_cnn import text_features
 from pipeline.models.contract import Family, Loss, Sizes, Update
 from pipeline.models.gan import draws, losses
 from pipeline.models.gan.config import GANConfig
-from pipeline.models.gan.layers import Seeds, Separate
+from pipeline.models.gan.views import Seeds, Separate
 from pipeline.models.network import Network
 
 RECURRENT = {"lstm": LSTM, "gru": GRU}
 MEASURED_TEXTS, ROWS_OF_TEXTS = 500, 100  # drawn after an epoch for its figures; and how many at a time
 FIGURES_SEED = (0, 1)  # the same texts' random numbers after each epoch, so that epochs are compared
 NGRAM = 4
+EMBEDDING_STDDEV = 0.1  # of the generator's, as SeqGAN's
 MOST_REAL_TEXTS = 10_000  # that these are compared with
 
 
@@ -58,7 +59,8 @@ class GAN(Family):
         embedding = keras.layers.Embedding(
             sizes.vocabulary_size,
             config.discriminator_embedding_dim * config.representations,
-            name="discriminator_embedding",
+            embeddings_initializer=keras.initializers.RandomUniform(-1.0, 1.0),  # as SeqGAN's; Keras' own is ± 0.05,
+            name="discriminator_embedding",  # from which a low learning rate hardly gets away
         )
         token_ids = keras.Input((None,), dtype="int32", name="token_ids")  # (B, T)
         text_ids = keras.Input((None,), dtype="int32", name="text_ids")  # (B, L)
@@ -276,7 +278,10 @@ def _generator(config: GANConfig, vocabulary_size: int) -> keras.Model:
     """Token ids (B, T) int32 → logits (B, T, V) float32."""
     token_ids = keras.Input((None,), dtype="int32", name="token_ids")  # (B, T)
     dropout = keras.layers.Dropout(config.dropout, name="dropout")
-    x = keras.layers.Embedding(vocabulary_size, config.embedding_dim, name="embedding")(token_ids)  # (B, T, E)
+    initializer = keras.initializers.RandomNormal(stddev=EMBEDDING_STDDEV)
+    x = keras.layers.Embedding(
+        vocabulary_size, config.embedding_dim, embeddings_initializer=initializer, name="embedding"
+    )(token_ids)  # (B, T, E)
     for i in range(config.num_layers):
         layer = RECURRENT[config.cell](
             config.units, return_sequences=True, return_state=True, name=f"{config.cell}_{i}"
@@ -294,7 +299,9 @@ def _discriminator(config: GANConfig) -> keras.Model:
     x, each = Separate(parts, name="representations")(embedded), keras.ops.repeat(mask, parts, axis=0)
     x = text_features(x, each, config.filters_of_widths(), config.discriminator_dropout)  # (B · S, F)
     l2 = keras.regularizers.L2(config.discriminator_l2) if config.discriminator_l2 else None
-    verdict = keras.layers.Dense(1, kernel_regularizer=l2, dtype="float32", name="verdict")(x)  # (B · S, 1)
+    # A relativistic loss is one of differences, so a bias would never learn.
+    biased = config.gradient == "policy"
+    verdict = keras.layers.Dense(1, use_bias=biased, kernel_regularizer=l2, dtype="float32", name="verdict")(x)
     return keras.Model([embedded, mask], keras.ops.reshape(verdict, (-1, parts)), name="discriminator")
 
 
