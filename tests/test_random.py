@@ -367,6 +367,10 @@ def _fitting_model(cls, fields):
         fields |= {"annealing_epochs": 10.0, "annealing_start": 0.0}
     if "filter_widths" in fields:
         fields["filter_widths"] = tuple(sorted({width % 256 + 1 for width in fields["filter_widths"]})) or (3,)
+    if isinstance(fields.get("filters"), tuple):
+        fields["filters"] = tuple(number % 100 + 1 for number in fields["filters"][:1]) or (3,)
+    if "pretraining_epochs" in fields:
+        fields |= {"pretraining_epochs": 0, "discriminator_epochs": 0}  # fewer than all epochs
     if "autoencoder_epochs" in fields:
         fields["autoencoder_epochs"] = 0  # fewer than all epochs, and without patience
     names = {field.name for field in dataclasses.fields(cls)}
@@ -395,6 +399,8 @@ def configurations(draw):
     if cls.BATCHES == ("sentences",) and corpus["documents"] == "file":
         corpus["documents"] = "line"
     training = draw(_fields(TrainingConfig))
+    if hasattr(model, "text_length"):
+        dataset["sequence_length"], training["patience"] = model.text_length, 0
     if cls.AS_WRITTEN or getattr(model, "softmax", "full") == "adaptive":
         training["label_smoothing"] = 0.0
     return RunConfig(

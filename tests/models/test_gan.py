@@ -14,8 +14,8 @@ from pipeline.models.contract import Sizes
 from pipeline.models.families import family
 from pipeline.models.gan import draws, losses
 from pipeline.models.gan.config import GANConfig
-from pipeline.models.gan.views import Separate
 from pipeline.models.gan.network import shifted
+from pipeline.models.gan.views import Separate
 from pipeline.run_config import override
 from pipeline.training import trainer
 from pipeline.training.optimizers import build_optimizer
@@ -274,7 +274,9 @@ def test_each_player_moves_its_own_weights_at_its_own_rate(gradient):
         make_step(phases[phase], settings)(batch, own.initial_state(model, 6), tf.constant(0.1), controls)
         for variable, old in zip(model.trainable_variables, before, strict=True):
             largest = np.abs(variable.numpy() - old).max()
-            expected = rate if (id(variable) in writers) == (phase != "discriminator") else 0.0  # Adam's first step is its rate
+            expected = (
+                rate if (id(variable) in writers) == (phase != "discriminator") else 0.0
+            )  # as Adam's first step is
             assert largest == pytest.approx(expected, rel=0.02), (phase, variable.path)
 
 

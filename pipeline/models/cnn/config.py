@@ -31,7 +31,7 @@ class CNNConfig(ModelConfig):
         if not sizes or len(set(sizes)) < len(sizes) or not all(1 <= size <= WIDEST for size in sizes):
             shown = ",".join(map(str, sizes))
             raise RequestError(
-                f"model.filter_widths={shown} is not allowed: name one width or more, each once and from 1 to {WIDEST}, "
+                f"model.filter_widths={shown} is not allowed: name one width or more, each once, from 1 to {WIDEST}, "
                 "for example model.filter_widths=3,4,5."
             )
 
