@@ -103,7 +103,8 @@ for part in ("generator", "discriminator"):
     model.get_layer(part).summary(line_length=100, positions=[0.3, 0.55, 0.65, 1.0])
 
 # %% [markdown]
-# The generator draws a word, and the discriminator sees the word. Between them stands a choice, which has no derivative:
+# The generator draws a word, and the discriminator sees the word. Between them stands a choice, which has no
+# derivative:
 
 # %%
 logits = tf.Variable(tf.random.stateless_normal((1, words.vocabulary_size), seed=(1, 2)))
