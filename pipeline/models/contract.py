@@ -127,6 +127,8 @@ class Family:
     shown_examples: ClassVar[int] = 0
     # The history's column that "best" and patience look at; lower is better. None: the last epoch is the best.
     criterion: ClassVar[str | None] = "validation_nats_per_token"
+    # The history's columns that the line after an epoch shows, besides the loss.
+    epoch_line: ClassVar[tuple[str, ...]] = ("validation_perplexity",)
 
     def __init__(self, config: ModelConfig):
         self.config = config

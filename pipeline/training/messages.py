@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -98,12 +99,19 @@ def outlook(config: RunConfig, steps_per_epoch: int) -> str:
     return text
 
 
-def summary(row: dict[str, float], is_best: bool, settings: TrainingConfig) -> str:
-    """Says how an epoch went."""
+def summary(row: dict[str, float], is_best: bool, settings: TrainingConfig, columns: Sequence[str]) -> str:
+    """Says how an epoch went.
+
+    Args:
+        row: of the history.
+        is_best: whether it is the best so far.
+        settings: of training.
+        columns: those of the row that are shown besides the loss, where there are any.
+    """
     kind = "smoothed loss" if settings.label_smoothing else "loss"  # which is no likelihood, and larger
     text = f"epoch {row['epoch']}/{settings.epochs}: {kind} {row['loss']:.4f}"
-    if "validation_perplexity" in row:
-        text += f", validation perplexity {row['validation_perplexity']:.2f}{' (best)' if is_best else ''}"
+    shown = [f"{name.replace('_', ' ')} {row[name]:.{2 if row[name] >= 1 else 3}f}" for name in columns if name in row]
+    text += "".join(f", {each}" for each in shown) + (" (best)" if is_best and shown else "")
     return f"{text}, {row['tokens_per_second']:,.0f} tokens/s, {row['seconds']:.0f} s"
 
 

@@ -352,7 +352,7 @@ class Trainer:
             progress.forget_best()  # of another phase the criterion may mean something else
         progress.next_epoch()
         self.save()
-        say(messages.summary(row, is_best, self.config.training))
+        say(messages.summary(row, is_best, self.config.training, self.family.epoch_line))
 
     def _criterion(self, row: dict[str, float]) -> float:
         """The number that "best" and patience look at; without validation text the training loss."""

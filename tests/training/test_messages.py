@@ -44,3 +44,18 @@ def test_nothing_is_said_without_a_limit_or_without_sources(pairs):
 def test_patience_says_how_to_go_on():
     said = messages.stopped_early(3, config("training.patience=3"))
     assert "3 epochs without a better validation loss (training.patience=3)" in said and "training.patience=0" in said
+
+
+def test_the_line_after_an_epoch_shows_the_columns_that_a_family_names():
+    row = {
+        "epoch": 2,
+        "loss": 1.5,
+        "validation_perplexity": 4.25,
+        "reward": 0.1234,
+        "tokens_per_second": 10,
+        "seconds": 3,
+    }
+    settings = config("training.epochs=4").training
+    line = messages.summary(row, True, settings, ("validation_perplexity", "reward", "absent"))
+    assert line.startswith("epoch 2/4: loss 1.5000, validation perplexity 4.25, reward 0.123 (best), 10 tokens/s")
+    assert "best" not in messages.summary(row, False, settings, ("reward",))

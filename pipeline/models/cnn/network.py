@@ -49,6 +49,7 @@ class CNN(PairFamily):
     """Embedding → filters of several widths → Dense: the source is a text, the target its label."""
 
     config: CNNConfig
+    epoch_line = ("validation_accuracy", "validation_macro_f1")
     shown_examples = 2_000  # of which the confusion matrix is drawn
 
     def __init__(self, config: CNNConfig):

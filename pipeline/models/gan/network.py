@@ -48,6 +48,7 @@ class GAN(Family):
 
     config: GANConfig
     criterion = None
+    epoch_line = ("validation_perplexity", "discriminator_accuracy", "reward", "validation_bleu_4")
 
     def build(self, sizes: Sizes) -> keras.Model:
         """Builds the model: token ids (B, T), text ids (B, L) → logits (B, T, V) float32, verdicts (B, S) float32.

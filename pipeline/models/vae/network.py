@@ -53,6 +53,7 @@ class VAE(Family):
     """Encoder → a code z → decoder."""
 
     config: VAEConfig
+    epoch_line = ("validation_bound", "validation_kl", "validation_mutual_information")
     shown_examples = 500
 
     def __init__(self, config: VAEConfig):
