@@ -22,6 +22,7 @@ PRIVATE = {
     ("training/optimizers.py", "_all_reduce_sum_gradients"),
     ("training/optimizers.py", "_get_variable_index"),
 }
+IN_FILES = {("data/pickled_arrays.py", "_core")}  # a name that pickled files of NumPy contain, and nothing calls
 # Private names that our own classes define and read.
 PRIVATE_NAME = re.compile(r"[\w)\]](?<!\bself)(?<!\bcls)(?<!super\(\))\.(_[a-z]\w*)")
 NAMED_TUPLES = {"_replace", "_asdict", "_fields", "_make"}
@@ -38,7 +39,7 @@ def test_nothing_else_private_is_used():
         names |= {name for name in re.findall(r"self\.(_[a-z]\w*)\(", text) if name not in defined}
         found |= {(path.relative_to(PACKAGE).as_posix(), name) for name in names if not name.startswith("__")}
         assert "keras.src" not in text and "tensorflow.python" not in text, path
-    assert {pair for pair in found if pair not in PRIVATE} == set()
+    assert {pair for pair in found if pair not in PRIVATE | IN_FILES} == set()
     assert {pair for pair in PRIVATE if pair not in found} == set()  # the list has nothing that is gone
 
 

@@ -138,7 +138,7 @@ class TextFunctions:
         """
         rows = tf.shape(text)[0]
         text, sampling = self.padded((text, Sampling(*sampling)), ("", Sampling.of(NO_SAMPLING)))
-        start = self._start(text, sampling.seed)
+        start = self.begin_decoding(text, sampling.seed)
         generated = loop.generate(
             self.decoder.make_step(),
             start.memory,
@@ -188,7 +188,7 @@ class TextFunctions:
         """
         rows = tf.shape(text)[0]
         text, search = self.padded((text, Search(*search)), ("", NO_SEARCH))
-        start = self._start(text, self._seed_of(text))
+        start = self.begin_decoding(text, self._seed_of(text))
         beams = beam_search.beam_search(
             self.decoder.make_step(),
             start.memory,
@@ -247,7 +247,7 @@ class TextFunctions:
 
         return tf.nest.map_structure(padded, rows, padding)
 
-    def _start(self, text, seed) -> _Start:
+    def begin_decoding(self, text, seed) -> _Start:
         """Reads the prompts up to their last token, which the first step consumes."""
         prompts = read_prompts(self.tokenizer, text, self.output_size, self.banned_ids)
         prompt = prompts.token_ids  # (B, None)
@@ -316,10 +316,10 @@ class PairFunctions(TextFunctions):
         """
         rows = tf.shape(text)[0]
         text, target = self.padded((text, target), ("", ""))
-        start = self._start(text, None)
+        start = self.begin_decoding(text, None)
         return first_rows(self.score_from(start.memory, start.state, target), rows)
 
-    def _start(self, text, seed) -> _Start:
+    def begin_decoding(self, text, seed) -> _Start:
         """Reads the sources; the first step consumes the start token. The rules see the target alone.
 
         A blank source, which no training pair has, gets an empty target.

@@ -42,7 +42,7 @@ class LabelFunctions(PairFunctions):
         """
         rows = tf.shape(text)[0]
         (text,) = self.padded((text,), ("",))
-        start = self._start(text, None)
+        start = self.begin_decoding(text, None)
         logits, _ = self.decoder.make_step()(start.first_token_ids, start.memory, start.state)  # (B, V)
         known = start.prompt_tokens > 0  # (B,)
         probabilities = tf.nn.softmax(logits[:, len(SPECIAL_TOKENS) :])  # (B, N)

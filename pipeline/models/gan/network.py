@@ -15,6 +15,7 @@ itself, so nothing is kept between steps but weights and seeds.
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable
 
 import keras
@@ -49,6 +50,10 @@ class GAN(Family):
     config: GANConfig
     criterion = None
     epoch_line = ("validation_perplexity", "discriminator_accuracy", "reward", "validation_bleu_4")
+
+    def __init__(self, config: GANConfig):
+        super().__init__(config)
+        self._compiled_draws: weakref.WeakKeyDictionary[keras.Model, Callable] = weakref.WeakKeyDictionary()
 
     def build(self, sizes: Sizes) -> keras.Model:
         """Builds the model: token ids (B, T), text ids (B, L) → logits (B, T, V) float32, verdicts (B, S) float32.
@@ -251,7 +256,10 @@ class GAN(Family):
 
         If the corpus is the oracle's, also oracle_nats_per_token, what it says about those that are its sentences.
         """
-        draw = tf.function(functools.partial(self.draw, model, ROWS_OF_TEXTS), autograph=False)
+        if model not in self._compiled_draws:
+            draw = functools.partial(self.draw, model, ROWS_OF_TEXTS)
+            self._compiled_draws[model] = tf.function(draw, autograph=False)
+        draw = self._compiled_draws[model]
         seeds = [draws.fold_in(tf.constant(FIGURES_SEED), number) for number in range(MEASURED_TEXTS // ROWS_OF_TEXTS)]
         texts = [_tokens(row) for seed in seeds for row in draw(seed).numpy()]
         bounds = validation.bounds[: MOST_REAL_TEXTS + 1]
