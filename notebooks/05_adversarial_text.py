@@ -30,7 +30,7 @@
 # |---|---|---|
 # | §3.4: the discriminator's feedback improves the generator | no gradient passes through a drawn word | The model |
 # | §2, point 4: the texts become more lifelike | and less diverse; a lower temperature does that too | Measure |
-# | §3.4: a GAN learns the distribution of the data | it has no likelihood to tell how well | the oracle, Data |
+# | §3.4: a GAN learns the distribution of the data | a verdict does not tell how much of it is covered | the oracle |
 #
 # All slips of the documents, row by row and with sources, are in [`docs/DOCUMENTS.md`](../docs/DOCUMENTS.md).
 #
@@ -133,8 +133,7 @@ print(texts.shape, losses.numpy(), rewards.numpy())
 # ## Train
 #
 # First by maximum likelihood alone, then the discriminator alone, then the game: 77 steps of the discriminator for one
-# of the generator. When to stop was decided before: after the last epoch. The language model is the generator without
-# the game.
+# of the generator. When to stop was decided before: after the last epoch. Beside it a language model of the same size.
 
 # %%
 runs_folder, cache = tempfile.TemporaryDirectory(), tempfile.TemporaryDirectory()
@@ -144,12 +143,12 @@ likely = pipeline.train(pipeline.override(presets.oracle_lstm(), LIKELIHOOD), ru
 # %% [markdown]
 # ## Watch
 #
-# The dotted line is where the game begins. Under the oracle the texts become likelier; the likelihood of real text,
-# which is what maximum likelihood improves, becomes worse.
+# The dotted line is where the game begins. Left: how unlikely the texts are to the oracle. Middle: how unlikely real
+# text is to the generator, which is what maximum likelihood improves, and the game does not ask about.
 
 # %%
 figure, axes = plt.subplots(1, 3, figsize=(11, 3), layout="constrained")
-columns = ("validation_oracle_nats_per_token", "validation_nats_per_token", "discriminator_accuracy")
+columns = ("validation_oracle_nats_per_number", "validation_nats_per_token", "discriminator_accuracy")
 for place, column in zip(axes, columns, strict=True):
     rows = [row for row in played.history if column in row]
     place.plot([row["epoch"] for row in rows], [row[column] for row in rows])

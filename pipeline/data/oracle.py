@@ -1,8 +1,8 @@
 """The oracle: a fixed LSTM with random weights whose sentences are a corpus, and which scores any sentence.
 
-After Yu et al. 2017, "SeqGAN: Sequence Generative Adversarial Nets with Policy Gradient", section 5.1. Real text has no
-known distribution; sentences of the oracle do. So generated sentences can be scored by the very model that wrote the
-training text, and the lowest possible loss, the oracle's own entropy, is known.
+After Yu et al. 2017, "SeqGAN: Sequence Generative Adversarial Nets with Policy Gradient", synthetic
+data experiments. Real text has no known distribution; sentences of the oracle do. So generated sentences can be scored
+by the very model that wrote the training text, and the lowest possible loss, the oracle's own entropy, is known.
 
 A token is a number from 0 to 4999, a sentence 20 of them in a line: "4711 12 903 …". All of it is NumPy, and float64
 wherever a number decides which token is drawn, so that the corpus is the same on every machine.
@@ -76,7 +76,7 @@ def make(
     embedding_dim: int = EMBEDDING_DIM,
     units: int = UNITS,
 ) -> Oracle:
-    """Draws the weights of an oracle from N(0, 1), as section 5.1 of the paper says.
+    """Draws the weights of an oracle from N(0, 1), as the paper does in its synthetic data experiments.
 
     Args:
         seed: of the weights; the corpus `oracle` is that of the default.

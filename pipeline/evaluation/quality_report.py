@@ -161,7 +161,7 @@ def verdict(rows: Sequence[Row]) -> str:
         f"On {axes.quality_label} and {axes.diversity_label} together, {_listed(best)} {verb} not beaten by another row"
     )
     if worse:
-        text += f"; beaten on both {'are' if len(worse) > 1 else 'is'} {_listed(worse)}"
+        text += f"; beaten {'are' if len(worse) > 1 else 'is'} {_listed(worse)}"
     if len(runs) > 1:
         text += f"; {min(winners)} wins" if len(winners) == 1 else f"; no run wins, but {_listed(sorted(winners))} stay"
     return text + "."

@@ -253,12 +253,13 @@ class Family:
         if head and isinstance(head.call.operation, AdaptiveSoftmax):
             raise smoothing_refusal(label_smoothing, ADAPTIVE)
 
-    def phase(self, epoch: int, index: int = 0) -> str:
+    def phase(self, epoch: int, index: int = 0, steps: int = 0) -> str:
         """The key of `updates` for a step. It depends on nothing else, so that resume is exact.
 
         Args:
             epoch: counted from 0.
             index: of the step in its epoch, counted from 0.
+            steps: how many an epoch has.
         """
         return "train"
 

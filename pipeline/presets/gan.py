@@ -10,7 +10,7 @@ from pipeline.run_config import RunConfig
 
 
 def seqgan_oracle() -> RunConfig:
-    """The oracle's sentences of numbers by a game with policy gradients, as in section 5.1 of the SeqGAN paper."""
+    """The oracle's sentences of numbers by a game with policy gradients, as in SeqGAN's synthetic data experiments."""
     return RunConfig(
         name="seqgan-oracle",
         corpus=CorpusConfig(source="oracle", documents="line"),

@@ -264,7 +264,7 @@ class Trainer:
         self.callbacks.on_train_batch_begin(progress.index)
         rate = learning_rate(self.config.training, progress.step, steps)
         controls = self.family.controls(progress.step, steps)
-        step = self.steps[self.family.phase(progress.epoch, progress.index)]
+        step = self.steps[self._phase(progress.index)]
         sums, state = step(
             batch,
             self.state,
@@ -306,8 +306,15 @@ class Trainer:
         bar.set_postfix_str(", ".join([*words, f"{speed:,.0f} tokens/s"]), False)
         bar.update(self.progress.index - bar.n)
 
+    def _phase(self, index: int) -> str:
+        """The phase of a step of this epoch."""
+        return self.family.phase(self.progress.epoch, index, self.batches.steps)
+
     def _rate(self) -> float:
         """The learning rate of the last step."""
+        constant = self.updates[self._phase(self.progress.index - 1)][0].learning_rate
+        if constant is not None:
+            return constant
         return learning_rate(self.config.training, self.progress.step - 1, self.batches.steps)
 
     def _controls(self) -> dict[str, float]:
@@ -352,6 +359,7 @@ class Trainer:
             progress.forget_best()  # of another phase the criterion may mean something else
         progress.next_epoch()
         self.save()
+        is_best = is_best and self.family.criterion is not None  # else each epoch is
         say(messages.summary(row, is_best, self.config.training, self.family.epoch_line))
 
     def _criterion(self, row: dict[str, float]) -> float:

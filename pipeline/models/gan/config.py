@@ -14,7 +14,10 @@ MAX_ROLL_OUTS = 256
 
 @dataclass(frozen=True)
 class GANConfig(ModelConfig):
-    """A generator, which is a recurrent language model, against a convolutional discriminator."""
+    """A generator, which is a recurrent language model, against a convolutional discriminator.
+
+    Losses of the game are sums for each text, so `training.loss_reduction=row` suits it, as the presets have it.
+    """
 
     BATCHES = ("sentences",)
 
@@ -31,7 +34,7 @@ class GANConfig(ModelConfig):
     units: int = setting(32, "size of a recurrent layer (U)", minimum=1, maximum=MAX_UNITS)
     num_layers: int = setting(1, "number of recurrent layers", minimum=1, maximum=MAX_LAYERS)
     dropout: float = setting(
-        0.0, "dropout rate of the generator's non-recurrent connections", minimum=0.0, maximum=0.95
+        0.0, "dropout rate of the generator's non-recurrent connections, in pretraining", minimum=0.0, maximum=0.95
     )
     text_length: int = setting(
         64,
@@ -54,21 +57,26 @@ class GANConfig(ModelConfig):
     pretraining_epochs: int = setting(5, "epochs of maximum likelihood, the generator alone", minimum=0)
     discriminator_epochs: int = setting(1, "then epochs of the discriminator alone", minimum=0)
     discriminator_steps: int = setting(
-        50, "then, in each adversarial epoch, steps of the discriminator for one of the generator", minimum=1
+        50,
+        "then, in the game, steps of the discriminator before one of the generator, which each epoch has at least once",
+        minimum=1,
     )
     generator_learning_rate: float = setting(
         1e-4, "learning rate of the generator's adversarial steps; training.learning_rate is that before", above=0.0
     )
     discriminator_learning_rate: float = setting(1e-4, "learning rate of the discriminator", above=0.0)
     roll_outs: int = setting(
-        4, "gradient=policy: texts that are completed from each prefix", minimum=1, maximum=MAX_ROLL_OUTS
+        4,
+        "gradient=policy: texts that are completed from each prefix; a step's cost grows with them",
+        minimum=1,
+        maximum=MAX_ROLL_OUTS,
     )
     baseline: bool = setting(
         True, "gradient=policy: the mean reward of the other texts is subtracted, so that the gradient varies less"
     )
     inverse_temperature: float = setting(
         100.0,
-        "gradient=gumbel: of the softmax at the end; it grows from 1 exponentially (RelGAN, section 2.3)",
+        "gradient=gumbel: of the softmax at the end; it grows from 1 exponentially (RelGAN)",
         above=0.0,
     )
     inverse_temperature_epochs: float = setting(

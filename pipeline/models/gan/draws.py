@@ -47,7 +47,7 @@ def draw_texts(network: Network, rows, length: int, choose: Choice) -> tf.Tensor
 
 
 def complete_prefixes(network: Network, token_ids: tf.Tensor, length: int, seed: tf.Tensor) -> tf.Tensor:
-    """Completes each prefix of each text once (Yu et al. 2017, equation 4 with N = 1).
+    """Completes each prefix of each text once (Yu et al. 2017, equation 3 with N = 1).
 
     The rows of all prefixes are one batch, which grows: at step t those of the prefixes of t tokens join it.
 
@@ -76,13 +76,15 @@ def complete_prefixes(network: Network, token_ids: tf.Tensor, length: int, seed:
             pool_tokens = tf.concat([pool_tokens, token_ids[:, step - 1]], 0)
         logits, pool = steps.step(pool_tokens, (), pool)
         pool_tokens = categorical(ban(logits, NEVER_DRAWN), fold_in(seed, step))
-        drawn.append(pool_tokens)  # (step · B,): token number step + 1 of the prefixes of 1 … step tokens
-    # 3. Each prefix and what was drawn after it.
-    texts = []
-    for size in range(1, length):
-        own = [drawn[step - 1][(size - 1) * rows : size * rows] for step in range(size, length)]
-        texts.append(tf.concat([token_ids[:, :size], tf.stack(own, axis=1)], axis=1))
-    return tf.reshape(ended(tf.concat(texts, axis=0)), [length - 1, rows, length])
+        drawn.append(tf.pad(pool_tokens, [[0, (length - 1 - step) * rows]]))  # of the prefixes of 1 … step tokens
+    # 3. Each prefix, and what was drawn after it.
+    drawn = tf.reshape(tf.stack(drawn, axis=1), [length - 1, rows, length - 1])  # (prefix, B, place − 1)
+    places = tf.range(1, length)
+    is_drawn = places >= places[:, tf.newaxis]  # (prefix, place − 1)
+    rest = tf.where(is_drawn[:, tf.newaxis], drawn, token_ids[:, 1:])
+    first = tf.repeat(token_ids[tf.newaxis, :, :1], length - 1, axis=0)
+    texts = tf.reshape(tf.concat([first, rest], axis=2), [-1, length])
+    return tf.reshape(ended(texts), [length - 1, rows, length])
 
 
 def ended(token_ids: tf.Tensor) -> tf.Tensor:

@@ -1,6 +1,7 @@
 """What the two players of the game descend, as functions of the discriminator's verdicts and of rewards.
 
-Shapes: B rows, T tokens, S representations. A verdict is a logit: above 0 a text is held for real.
+Shapes: B rows, T tokens, S representations. A verdict is a logit. To the classification loss a text is held for real
+where it is above 0; to the relativistic loss only differences of verdicts mean anything.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ def classification_loss(real: tf.Tensor, drawn: tf.Tensor) -> tf.Tensor:
 
 
 def relativistic_loss(winners: tf.Tensor, losers: tf.Tensor) -> tf.Tensor:
-    """How far verdicts on some texts lie above those on others (Nie et al. 2019, equation 6): (B, S) each → (B,).
+    """How far verdicts on some texts lie above those on others (Nie et al. 2019): (B, S) each → (B,).
 
     The discriminator wants real texts to win, the generator its own.
     """
@@ -28,14 +29,14 @@ def relativistic_loss(winners: tf.Tensor, losers: tf.Tensor) -> tf.Tensor:
 
 
 def policy_loss(nats: tf.Tensor, rewards: tf.Tensor, mask: tf.Tensor, baseline: bool) -> tf.Tensor:
-    """Minus the expected reward, as far as its gradient goes (Williams 1992; Yu et al. 2017, equation 8).
+    """Minus the expected reward, as far as its gradient goes (Williams 1992; Yu et al. 2017, equation 7).
 
     Args:
         nats: (B, T), minus the log-probability of each drawn token.
         rewards: (B, T), of the text up to each token.
         mask: (B, T) float, 0 after the end of a text.
         baseline: whether the mean reward of the other texts, at the same step, is subtracted. It does not change the
-            expected gradient, for it does not depend on the text.
+            expected gradient, for it does not depend on the text. A text that is alone at a step keeps its reward.
 
     Returns:
         (B,)
@@ -64,8 +65,6 @@ def expected_rewards(
         (B, T) float32.
     """
     whole = judge(token_ids)[tf.newaxis]  # (1, B)
-    if length == 1:
-        return tf.transpose(whole)
 
     def roll_out(number, total):
         texts = complete_prefixes(network, token_ids, length, fold_in(seed, number))  # (T − 1, B, T)

@@ -5,7 +5,7 @@
 
 No gradient passes through words, so the generator learns from the verdict in one of two ways (`model.gradient`): by the
 reward of what it might write next (SeqGAN, Yu et al. 2017), or through samples from a softmax that is nearly hard
-(RelGAN, Nie et al. 2019, section 2.2).
+(RelGAN, Nie et al. 2019).
 
 An epoch is one of three phases: the generator alone, by maximum likelihood; the discriminator alone; or the game, in
 which some steps of the discriminator come before one of the generator. A step of the discriminator draws its texts
@@ -80,14 +80,18 @@ class GAN(Family):
 
     # === Phases ===
 
-    def phase(self, epoch: int, index: int = 0) -> str:
-        """Returns "pretraining", "discriminator" or "generator"; in the game it changes from step to step."""
+    def phase(self, epoch: int, index: int = 0, steps: int = 0) -> str:
+        """Returns "pretraining", "discriminator" or "generator"; in the game it changes from step to step.
+
+        Where an epoch of the game is too short for `discriminator_steps`, its last step is the generator's.
+        """
         if epoch < self.config.pretraining_epochs:
             return "pretraining"
         if epoch < self.config.first_adversarial_epoch():
             return "discriminator"
-        steps = self.config.discriminator_steps
-        return "generator" if index % (steps + 1) == steps else "discriminator"
+        least = self.config.discriminator_steps
+        is_last_of_few = index == steps - 1 and 1 < steps <= least
+        return "generator" if is_last_of_few or index % (least + 1) == least else "discriminator"
 
     def updates(self, model: keras.Model, settings: TrainingConfig, new_optimizer: Callable) -> dict[str, list[Update]]:
         config = self.config
@@ -111,7 +115,7 @@ class GAN(Family):
         }
 
     def controls(self, step: int, steps_per_epoch: int) -> dict[str, float]:
-        """The inverse temperature β of the Gumbel-softmax, which grows from 1 exponentially (Nie et al. 2019, 2.3)."""
+        """The inverse temperature β of the Gumbel-softmax, which grows from 1 exponentially (Nie et al. 2019)."""
         if self.config.gradient != "gumbel":
             return {}
         epochs = step / steps_per_epoch - self.config.first_adversarial_epoch()
@@ -130,7 +134,8 @@ class GAN(Family):
 
         Returns:
             as objective the loss for each pair of a real and a drawn text; as sums judged (how many pairs),
-            discriminator_loss, and right, the share of the pair that it got right.
+            discriminator_loss, and right: the share of the pair that it got right, or, where it learns from differences
+            alone (`gradient=gumbel`), whether the real one has the higher verdict.
         """
         _, targets, weights = batch
         present = tf.minimum(tf.reduce_sum(weights, axis=1), 1.0)  # (B,)
@@ -138,14 +143,15 @@ class GAN(Family):
         real = self.judge(model, real_ids, real_ids, training=True)
         seed = model.get_layer("seeds").next()
         if self.config.gradient == "gumbel":
-            drawn_ids, texts = self.soft_texts(model, tf.shape(targets)[0], seed, inverse_temperature, training=False)
+            drawn_ids, texts = self.soft_texts(model, tf.shape(targets)[0], seed, inverse_temperature)
             drawn = self.judge(model, tf.stop_gradient(texts), drawn_ids, training=True)
             loss = losses.relativistic_loss(winners=real, losers=drawn)
+            right = tf.cast(real > drawn, tf.float32)
         else:
             drawn_ids = self.draw(model, tf.shape(targets)[0], seed)
             drawn = self.judge(model, drawn_ids, drawn_ids, training=True)
             loss = losses.classification_loss(real, drawn)
-        right = (tf.cast(real > 0.0, tf.float32) + tf.cast(drawn < 0.0, tf.float32)) / 2.0
+            right = (tf.cast(real > 0.0, tf.float32) + tf.cast(drawn < 0.0, tf.float32)) / 2.0
         sums = {"judged": present, "discriminator_loss": loss * present}
         sums["right"] = tf.reduce_mean(right, axis=1) * present
         return Loss(loss * present, tf.zeros_like(loss), sums, state)
@@ -154,19 +160,22 @@ class GAN(Family):
         """How badly as many drawn texts as the batch has pass for real.
 
         Returns:
-            as sums drawn (how many texts) and passed, the probability that the discriminator gives to their being real.
+            as sums drawn (how many texts) and passed: the probability that the discriminator gives to their being real,
+            or, where it learns from differences alone (`gradient=gumbel`), to their being more so than a real text.
         """
         _, targets, weights = batch
         rows, seeds = tf.shape(targets)[0], model.get_layer("seeds")
         if self.config.gradient == "gumbel":
-            token_ids, texts = self.soft_texts(model, rows, seeds.next(), inverse_temperature, training=True)
-            verdicts = self.judge(model, texts, token_ids)
+            token_ids, texts = self.soft_texts(model, rows, seeds.next(), inverse_temperature)
             real_ids = tf.where(weights > 0.0, targets, Tokenizer.padding_id)
-            loss = losses.relativistic_loss(winners=verdicts, losers=self.judge(model, real_ids, real_ids))
-            passed = tf.reduce_mean(tf.sigmoid(verdicts), axis=1)
+            verdicts, real = self.judge(model, texts, token_ids), self.judge(model, real_ids, real_ids)
+            counted = tf.minimum(tf.reduce_sum(weights, axis=1), 1.0)  # (B,), 0 where there is no real text
+            loss = losses.relativistic_loss(winners=verdicts, losers=real) * counted
+            passed = tf.reduce_mean(tf.sigmoid(verdicts - real), axis=1) * counted
         else:
             loss, passed = self.policy_loss(model, self.draw(model, rows, seeds.next()), seeds.next())
-        return Loss(loss, tf.zeros_like(loss), {"drawn": tf.ones_like(loss), "passed": passed}, state)
+            counted = tf.ones_like(loss)
+        return Loss(loss, tf.zeros_like(loss), {"drawn": counted, "passed": passed}, state)
 
     def policy_loss(self, model: keras.Model, token_ids: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The policy gradient's loss (B,) of drawn texts (B, T), and the reward (B,) of each."""
@@ -179,7 +188,7 @@ class GAN(Family):
         rewards = losses.expected_rewards(network, probability, token_ids, length, roll_outs, seed)
         rewards = tf.stop_gradient(rewards)  # (B, T)
         state = self.initial_state(model, tf.shape(token_ids)[0])
-        _, nats, _ = network.losses(shifted(token_ids), token_ids, state, training=True)
+        _, nats, _ = network.losses(shifted(token_ids), token_ids, state)  # without dropout, as they were drawn
         mask = tf.cast(token_ids != Tokenizer.padding_id, tf.float32)
         return losses.policy_loss(nats, rewards, mask, self.config.baseline), rewards[:, -1]
 
@@ -194,13 +203,13 @@ class GAN(Family):
         return draws.draw_texts(self.network(model), rows, self.config.text_length, choose)
 
     def soft_texts(
-        self, model: keras.Model, rows, seed: tf.Tensor, inverse_temperature, training: bool
+        self, model: keras.Model, rows, seed: tf.Tensor, inverse_temperature: tf.Tensor | float
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Draws texts that a gradient can pass through (Jang et al. 2017; Nie et al. 2019, equation 4).
+        """Draws texts that a gradient can pass through (Jang et al. 2017, section 2.2; Nie et al. 2019).
 
-        In two passes with the same noise: hard tokens from the network step by step, then all steps at once, which read
-        these tokens. So no gradient goes through a loop; each step's choice is differentiable, what follows from it by
-        way of the recurrent state is not.
+        In two passes with the same noise, both without dropout: hard tokens from the network step by step, then all
+        steps at once, which read these tokens. So no gradient goes through a loop: each step's choice is
+        differentiable, what follows from it by way of the recurrent state is not.
 
         Returns:
             token ids (B, T) int32, and for each token softmax((logits + noise) · inverse_temperature), (B, T, V).
@@ -213,7 +222,7 @@ class GAN(Family):
             return tf.argmax(logits + noise[step], axis=1, output_type=tf.int32)
 
         token_ids = draws.draw_texts(network, rows, length, choose)
-        logits, _ = network.forward(shifted(token_ids), self.initial_state(model, rows), training)
+        logits, _ = network.forward(shifted(token_ids), self.initial_state(model, rows))
         noisy = ban(logits, draws.NEVER_DRAWN) + tf.transpose(noise, [1, 0, 2])
         return token_ids, tf.nn.softmax(noisy * inverse_temperature)
 
@@ -237,8 +246,9 @@ class GAN(Family):
 
     def training_figures(self, sums: dict[str, float]) -> dict[str, float]:
         shown = super().training_figures(sums)
-        if not sums.get("likely_targets"):
-            shown.pop("perplexity", None)  # no likelihood was computed
+        if not sums.get("likely_targets"):  # a step of the game, in which no likelihood is computed
+            shown.pop("perplexity", None)
+            shown["loss"] = shown.get("discriminator_loss", sums["objective"] / max(1.0, sums.get("drawn", 0.0)))
         return shown
 
     def figures(self, sums: dict[str, float], targets: float) -> dict[str, float]:
@@ -252,9 +262,10 @@ class GAN(Family):
         return shown
 
     def epoch_figures(self, run, model: keras.Model, validation: TokenSplit) -> dict[str, float]:
-        """Returns quality and diversity of 500 drawn texts: their BLEU-4 with all validation texts, and self-BLEU-4.
+        """Returns quality and diversity of 500 drawn texts: BLEU-4 with (10,000) validation texts, and self-BLEU-4.
 
-        If the corpus is the oracle's, also oracle_nats_per_token, what it says about those that are its sentences.
+        If the corpus is the oracle's, also malformed, the share of texts that are no sentences of its language, and
+        oracle_nats_per_number, the negative log-likelihood of the others, if there are any.
         """
         if model not in self._compiled_draws:
             draw = functools.partial(self.draw, model, ROWS_OF_TEXTS)
@@ -269,7 +280,9 @@ class GAN(Family):
         if run.config.corpus.source == "oracle":
             words = run.tokenizer.detokenize(tf.ragged.constant(texts, tf.int32)).numpy()
             scored = oracle.nll(oracle.of_corpus(run.config.corpus), (text.decode() for text in words))
-            figures["oracle_nats_per_token"] = scored.nats_per_token
+            figures["malformed"] = scored.malformed / MEASURED_TEXTS
+            if scored.scored:
+                figures["oracle_nats_per_number"] = scored.nats_per_token
         return figures
 
 

@@ -114,7 +114,7 @@ class VAE(Family):
     def controls(self, step: int, steps_per_epoch: int) -> dict[str, float]:
         return {"kl_weight": kl_weight(self.config, step, steps_per_epoch)}
 
-    def phase(self, epoch: int, index: int = 0) -> str:
+    def phase(self, epoch: int, index: int = 0, steps: int = 0) -> str:
         return "autoencoder" if epoch < self.config.autoencoder_epochs else "train"
 
     def updates(self, model: keras.Model, settings: TrainingConfig, new_optimizer: Callable) -> dict[str, list[Update]]:
