@@ -111,6 +111,20 @@ def test_after_the_first_end_comes_padding():
     ]
 
 
+@pytest.mark.parametrize("gradient", ["policy", "gumbel"])
+def test_texts_of_a_fixed_length_end_there_and_nowhere_else(gradient):
+    own, model = built(gradient=gradient, fixed_length=True)
+    if gradient == "gumbel":
+        texts, soft = own.soft_texts(model, 300, tf.constant(SEED), 2.0)
+        assert (soft.numpy().argmax(-1) == texts.numpy()).all() and np.isfinite(soft).all()
+    else:
+        texts = own.draw(model, 300, tf.constant(SEED))
+        completed = draws.complete_prefixes(own.network(model), texts, own.lengths, tf.constant(SEED)).numpy()
+        assert (completed[..., -1] == 3).all() and (completed[..., :-1] > 3).mean() > 0.5
+        assert not (completed[..., :-1] == 3).any()
+    assert (texts.numpy()[:, -1] == 3).all() and not (texts.numpy()[:, :-1] == 3).any()
+
+
 def test_seeds_change_what_is_drawn():
     own, model = built()
     one, same, other = (own.draw(model, 50, tf.constant(seed)).numpy() for seed in (SEED, SEED, (5, 7)))
@@ -122,7 +136,7 @@ def test_a_prefix_is_completed_with_the_probabilities_of_what_may_follow():
     every = probabilities(own, model)
     texts = tf.constant([[4, 5, 6], [5, 3, 0], [6, 6, 3]])
     rows = tf.repeat(texts, 4_000, axis=0)
-    completed = draws.complete_prefixes(own.network(model), rows, LENGTH, tf.constant(SEED)).numpy()
+    completed = draws.complete_prefixes(own.network(model), rows, draws.Lengths(LENGTH), tf.constant(SEED)).numpy()
     assert completed.shape == (LENGTH - 1, 12_000, LENGTH)
     for number, text in enumerate(texts.numpy().tolist()):
         for size in (1, 2):
@@ -147,7 +161,7 @@ def test_a_token_earns_the_expected_verdict_on_the_texts_that_go_on_from_it():
 
     texts = [[4, 5, 6], [5, 3, 0], [6, 6, 3]]
     rows = tf.repeat(tf.constant(texts), 1_000, axis=0)  # and three roll-outs of each
-    rewards = losses.expected_rewards(own.network(model), judge, rows, LENGTH, 3, tf.constant(SEED))
+    rewards = losses.expected_rewards(own.network(model), judge, rows, draws.Lengths(LENGTH), 3, tf.constant(SEED))
     rewards = tf.reduce_mean(tf.reshape(rewards, [3, 1_000, LENGTH]), axis=1)
     for row, text in enumerate(texts):
         for size in (1, 2, 3):

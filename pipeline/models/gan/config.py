@@ -42,6 +42,9 @@ class GANConfig(ModelConfig):
         minimum=2,
         maximum=MAX_TEXT_LENGTH,
     )
+    fixed_length: bool = setting(
+        False, "generated texts have text_length tokens, as all real ones must have: none is longer or shorter"
+    )
     # === The discriminator ===
     discriminator_embedding_dim: int = setting(
         64, "size of each of the discriminator's embeddings", minimum=1, maximum=MAX_UNITS

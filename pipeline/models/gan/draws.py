@@ -7,6 +7,7 @@ would do more than is needed here: options for each row, stop texts, likelihoods
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -17,16 +18,30 @@ from pipeline.models.network import Network
 from pipeline.models.step_by_step import Steps
 
 NEVER_DRAWN = (Tokenizer.padding_id, Tokenizer.start_id)
+
+
+class Lengths(NamedTuple):
+    """How long drawn texts are.
+
+    Attributes:
+        longest: T, tokens of the longest text, its end included.
+        is_fixed: whether all have as many, and end there.
+    """
+
+    longest: int
+    is_fixed: bool = False
+
+
 Choice = Callable[[tf.Tensor, tf.Tensor | int], tf.Tensor]  # (logits (B, V), step) → tokens (B,) int32
 
 
-def draw_texts(network: Network, rows, length: int, choose: Choice) -> tf.Tensor:
+def draw_texts(network: Network, rows, lengths: Lengths, choose: Choice) -> tf.Tensor:
     """Draws one text per row, from the start token on.
 
     Args:
         network: of the generator.
         rows: B.
-        length: T, tokens of the longest text.
+        lengths: of the texts.
         choose: takes a token of each row.
 
     Returns:
@@ -36,17 +51,17 @@ def draw_texts(network: Network, rows, length: int, choose: Choice) -> tf.Tensor
 
     def body(step, token_ids, state, written):
         logits, new_state = steps.step(token_ids, (), state)
-        token_ids = choose(ban(logits, NEVER_DRAWN), step)
+        token_ids = choose(allowed(logits, step, lengths), step)
         return step + 1, token_ids, with_structure_of(state, new_state), written.write(step, token_ids)
 
     state = steps.begin(network.initial_state(rows), {})
     first = tf.fill([rows], Tokenizer.start_id)
-    written = tf.TensorArray(tf.int32, length, element_shape=[None])
-    *_, written = tf.while_loop(lambda step, *_: step < length, body, (0, first, state, written))
+    written = tf.TensorArray(tf.int32, lengths.longest, element_shape=[None])
+    *_, written = tf.while_loop(lambda step, *_: step < lengths.longest, body, (0, first, state, written))
     return ended(tf.transpose(written.stack()))
 
 
-def complete_prefixes(network: Network, token_ids: tf.Tensor, length: int, seed: tf.Tensor) -> tf.Tensor:
+def complete_prefixes(network: Network, token_ids: tf.Tensor, lengths: Lengths, seed: tf.Tensor) -> tf.Tensor:
     """Completes each prefix of each text once (Yu et al. 2017, equation 3 with N = 1).
 
     The rows of all prefixes are one batch, which grows: at step t those of the prefixes of t tokens join it.
@@ -54,13 +69,13 @@ def complete_prefixes(network: Network, token_ids: tf.Tensor, length: int, seed:
     Args:
         network: of the generator.
         token_ids: (B, T) int32, drawn texts.
-        length: T.
+        lengths: of the texts.
         seed: (2,) int32.
 
     Returns:
         token ids (T − 1, B, T) int32; the texts at place t − 1 begin with t tokens of the given ones.
     """
-    steps, rows = Steps(network), tf.shape(token_ids)[0]
+    steps, rows, length = Steps(network), tf.shape(token_ids)[0], lengths.longest
     # 1. The states after each prefix, without its last token, which the first own step reads.
     state = steps.begin(network.initial_state(rows), {})
     tokens, states = tf.fill([rows], Tokenizer.start_id), []
@@ -75,7 +90,7 @@ def complete_prefixes(network: Network, token_ids: tf.Tensor, length: int, seed:
             pool = tf.nest.map_structure(lambda old, new: tf.concat([old, new], 0), pool, states[step - 1])
             pool_tokens = tf.concat([pool_tokens, token_ids[:, step - 1]], 0)
         logits, pool = steps.step(pool_tokens, (), pool)
-        pool_tokens = categorical(ban(logits, NEVER_DRAWN), fold_in(seed, step))
+        pool_tokens = categorical(allowed(logits, step, lengths), fold_in(seed, step))
         drawn.append(tf.pad(pool_tokens, [[0, (length - 1 - step) * rows]]))  # of the prefixes of 1 … step tokens
     # 3. Each prefix, and what was drawn after it.
     drawn = tf.reshape(tf.stack(drawn, axis=1), [length - 1, rows, length - 1])  # (prefix, B, place − 1)
@@ -85,6 +100,21 @@ def complete_prefixes(network: Network, token_ids: tf.Tensor, length: int, seed:
     first = tf.repeat(token_ids[tf.newaxis, :, :1], length - 1, axis=0)
     texts = tf.reshape(tf.concat([first, rest], axis=2), [-1, length])
     return tf.reshape(ended(texts), [length - 1, rows, length])
+
+
+def allowed(logits: tf.Tensor, step, lengths: Lengths) -> tf.Tensor:
+    """Returns the logits with -inf at tokens that no text may have at a step.
+
+    Args:
+        logits: (…, V).
+        step: counted from 0; a number, or numbers that broadcast to (…, 1).
+        lengths: of the texts. Where they are fixed, the end comes at the last step and at no other.
+    """
+    logits = ban(logits, NEVER_DRAWN)
+    if not lengths.is_fixed:
+        return logits
+    is_end = tf.range(logits.shape[-1]) == Tokenizer.end_id  # (V,)
+    return tf.where(is_end == (step == lengths.longest - 1), logits, -float("inf"))
 
 
 def ended(token_ids: tf.Tensor) -> tf.Tensor:

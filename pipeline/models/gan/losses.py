@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from pipeline.models.gan.draws import complete_prefixes, fold_in
+from pipeline.models.gan.draws import Lengths, complete_prefixes, fold_in
 from pipeline.models.network import Network
 
 
@@ -49,7 +49,12 @@ def policy_loss(nats: tf.Tensor, rewards: tf.Tensor, mask: tf.Tensor, baseline: 
 
 
 def expected_rewards(
-    network: Network, judge: Callable[[tf.Tensor], tf.Tensor], token_ids: tf.Tensor, length: int, roll_outs: int, seed
+    network: Network,
+    judge: Callable[[tf.Tensor], tf.Tensor],
+    token_ids: tf.Tensor,
+    lengths: Lengths,
+    roll_outs: int,
+    seed,
 ) -> tf.Tensor:
     """Estimates what each token earns: how real texts that begin with it look (Yu et al. 2017, equation 4).
 
@@ -57,7 +62,7 @@ def expected_rewards(
         network: of the generator.
         judge: token ids (N, T) → the probability (N,) that a text is real.
         token_ids: (B, T), drawn texts.
-        length: T.
+        lengths: of the texts.
         roll_outs: N, completions of each prefix; the whole text is judged by itself.
         seed: (2,) int32.
 
@@ -67,10 +72,10 @@ def expected_rewards(
     whole = judge(token_ids)[tf.newaxis]  # (1, B)
 
     def roll_out(number, total):
-        texts = complete_prefixes(network, token_ids, length, fold_in(seed, number))  # (T − 1, B, T)
-        verdicts = judge(tf.reshape(texts, [-1, length]))
+        texts = complete_prefixes(network, token_ids, lengths, fold_in(seed, number))  # (T − 1, B, T)
+        verdicts = judge(tf.reshape(texts, [-1, lengths.longest]))
         return number + 1, total + tf.reshape(verdicts, tf.shape(total))
 
-    total = tf.zeros([length - 1, tf.shape(token_ids)[0]])
+    total = tf.zeros([lengths.longest - 1, tf.shape(token_ids)[0]])
     _, total = tf.while_loop(lambda number, _: number < roll_outs, roll_out, (0, total), parallel_iterations=1)
     return tf.transpose(tf.concat([total / roll_outs, whole], axis=0))

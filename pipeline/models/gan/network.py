@@ -25,7 +25,6 @@ from pipeline.config import TrainingConfig
 from pipeline.data import oracle
 from pipeline.data.token_cache import TokenSplit
 from pipeline.data.tokenizer import Tokenizer
-from pipeline.decoding.samplers import ban
 from pipeline.evaluation.quality_diversity import quality_and_diversity
 from pipeline.layers.micro_batches import Nested
 from pipeline.layers.recurrent import GRU, LSTM
@@ -53,6 +52,7 @@ class GAN(Family):
 
     def __init__(self, config: GANConfig):
         super().__init__(config)
+        self.lengths = draws.Lengths(config.text_length, config.fixed_length)
         self._compiled_draws: weakref.WeakKeyDictionary[keras.Model, Callable] = weakref.WeakKeyDictionary()
 
     def build(self, sizes: Sizes) -> keras.Model:
@@ -179,13 +179,13 @@ class GAN(Family):
 
     def policy_loss(self, model: keras.Model, token_ids: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The policy gradient's loss (B,) of drawn texts (B, T), and the reward (B,) of each."""
-        network, length = self.network(model), self.config.text_length
+        network = self.network(model)
 
         def probability(ids):
             return tf.reduce_mean(tf.sigmoid(self.judge(model, ids, ids)), axis=1)
 
         roll_outs = self.config.roll_outs
-        rewards = losses.expected_rewards(network, probability, token_ids, length, roll_outs, seed)
+        rewards = losses.expected_rewards(network, probability, token_ids, self.lengths, roll_outs, seed)
         rewards = tf.stop_gradient(rewards)  # (B, T)
         state = self.initial_state(model, tf.shape(token_ids)[0])
         _, nats, _ = network.losses(shifted(token_ids), token_ids, state)  # without dropout, as they were drawn
@@ -200,7 +200,7 @@ class GAN(Family):
         def choose(logits, step):
             return draws.categorical(logits, draws.fold_in(seed, step))
 
-        return draws.draw_texts(self.network(model), rows, self.config.text_length, choose)
+        return draws.draw_texts(self.network(model), rows, self.lengths, choose)
 
     def soft_texts(
         self, model: keras.Model, rows, seed: tf.Tensor, inverse_temperature: tf.Tensor | float
@@ -214,16 +214,16 @@ class GAN(Family):
         Returns:
             token ids (B, T) int32, and for each token softmax((logits + noise) · inverse_temperature), (B, T, V).
         """
-        network, length = self.network(model), self.config.text_length
+        network, length = self.network(model), self.lengths.longest
         vocabulary_size = model.outputs[0].shape[-1]
         noise = draws.gumbel_noise([length, rows, vocabulary_size], seed)
 
         def choose(logits, step):
             return tf.argmax(logits + noise[step], axis=1, output_type=tf.int32)
 
-        token_ids = draws.draw_texts(network, rows, length, choose)
+        token_ids = draws.draw_texts(network, rows, self.lengths, choose)
         logits, _ = network.forward(shifted(token_ids), self.initial_state(model, rows))
-        noisy = ban(logits, draws.NEVER_DRAWN) + tf.transpose(noise, [1, 0, 2])
+        noisy = draws.allowed(logits, tf.range(length)[:, tf.newaxis], self.lengths) + tf.transpose(noise, [1, 0, 2])
         return token_ids, tf.nn.softmax(noisy * inverse_temperature)
 
     def judge(self, model: keras.Model, texts: tf.Tensor, token_ids: tf.Tensor, training: bool = False) -> tf.Tensor:
