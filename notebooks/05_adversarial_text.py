@@ -59,9 +59,9 @@ from pipeline.serving import quality  # noqa: E402
 tf.get_logger().setLevel("ERROR")  # several networks in one process: TensorFlow warns that it compiles often
 
 # %% tags=["parameters"]
-GAME = ["model.pretraining_epochs=20", "training.epochs=40"]
-LIKELIHOOD = ["training.epochs=20", "training.patience=0"]
-TEMPERATURES, SAMPLES = (1.0, 0.9, 0.8, 0.7), 2_000
+GAME = ["model.pretraining_epochs=10", "training.epochs=18"]
+LIKELIHOOD = ["training.epochs=10", "training.patience=0"]
+TEMPERATURES, SAMPLES = (1.0, 0.9, 0.8), 1_000
 SHOWN = 4  # texts
 
 # %% [markdown]
@@ -132,7 +132,7 @@ print(texts.shape, losses.numpy(), rewards.numpy())
 # %% [markdown]
 # ## Train
 #
-# First by maximum likelihood alone, then the discriminator alone, then the game: 77 steps of the discriminator for one
+# First by maximum likelihood alone, then the discriminator alone, then the game: 12 steps of the discriminator for one
 # of the generator. When to stop was decided before: after the last epoch. Beside it a language model of the same size.
 
 # %%
