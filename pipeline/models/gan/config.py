@@ -75,7 +75,7 @@ class GANConfig(ModelConfig):
         maximum=MAX_ROLL_OUTS,
     )
     baseline: bool = setting(
-        True, "gradient=policy: the mean reward of the other texts is subtracted, so that the gradient varies less"
+        False, "gradient=policy: the mean reward of the other texts is subtracted, which SeqGAN does not do"
     )
     inverse_temperature: float = setting(
         100.0,
