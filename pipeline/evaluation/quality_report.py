@@ -152,7 +152,7 @@ def verdict(rows: Sequence[Row]) -> str:
     beaten = beaten_by(own, axes)
     best = [_name(row) for row, other in zip(own, beaten, strict=True) if other is None]
     worse = [
-        f"{_name(row)} by {_name(own[other])}" for row, other in zip(own, beaten, strict=True) if other is not None
+        f"{_name(own[other])} beats {_name(row)}" for row, other in zip(own, beaten, strict=True) if other is not None
     ]
     runs = {row["run"] for row in own}
     winners = {row["run"] for row, other in zip(own, beaten, strict=True) if other is None}
@@ -161,9 +161,11 @@ def verdict(rows: Sequence[Row]) -> str:
         f"On {axes.quality_label} and {axes.diversity_label} together, {_listed(best)} {verb} not beaten by another row"
     )
     if worse:
-        text += f"; beaten {'are' if len(worse) > 1 else 'is'} {_listed(worse)}"
+        text += f"; {_listed(worse)}"
     if len(runs) > 1:
-        text += f"; {min(winners)} wins" if len(winners) == 1 else f"; no run wins, but {_listed(sorted(winners))} stay"
+        text += (
+            f"; {min(winners)} wins" if len(winners) == 1 else f"; none of {_listed(sorted(winners))} wins throughout"
+        )
     return text + "."
 
 

@@ -64,10 +64,12 @@ def test_the_verdict_names_who_wins_and_who_is_beaten_by_whom():
     rows = [row("lstm", 1.0, 0.3, 0.2), row("lstm", 0.9, 0.4, 0.3), row("gan", 1.0, 0.35, 0.35)]
     rows.append(row(REAL, None, 1, 0))
     assert quality_report.verdict(rows) == (
-        "On negative BLEU-4 and self-BLEU-4 together, lstm at 1 and lstm at 0.9 are not beaten by another row; beaten "
-        "on both is gan at 1 by lstm at 0.9; lstm wins."
+        "On negative BLEU-4 and self-BLEU-4 together, lstm at 1 and lstm at 0.9 are not beaten by another row; lstm "
+        "at 0.9 beats gan at 1; lstm wins."
     )
-    assert quality_report.verdict([*rows, row("vae", 1.0, 0.9, 0.9)]).endswith("; no run wins, but lstm and vae stay.")
+    assert quality_report.verdict([*rows, row("vae", 1.0, 0.9, 0.9)]).endswith(
+        "; none of lstm and vae wins throughout."
+    )
     assert quality_report.verdict(rows[:1]).endswith("lstm at 1 is not beaten by another row.")
 
 
