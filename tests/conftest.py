@@ -35,6 +35,11 @@ SMALL = [
     "training.epochs=1",
     "dataset.batch_size=4",
     "dataset.sequence_length=12",
+    "model.text_length=12",
+    "model.pretraining_epochs=0",
+    "model.discriminator_epochs=0",
+    "model.roll_outs=1",
+    "model.filters=4",
     "sampling.max_new_tokens=8",
     "sampling.prompts=[]",  # samples cost a graph that no test needs; those that do ask for them
 ]
