@@ -365,7 +365,7 @@ def test_it_resumes_exactly_in_each_phase_and_the_last_epoch_is_the_best(config,
         """Stops after some steps, as a signal does, each time that the run is started."""
 
         def on_train_batch_end(self, batch, logs=None):
-            self.left = getattr(self, "left", 5) - 1
+            self.left = getattr(self, "left", 3) - 1
             if self.left == 0:
                 raise KeyboardInterrupt
 
@@ -377,7 +377,7 @@ def test_it_resumes_exactly_in_each_phase_and_the_last_epoch_is_the_best(config,
             break
         except KeyboardInterrupt:
             starts += 1
-    assert starts > 3 and same_weights(whole.folder, parts.folder)
+    assert starts >= 3 and same_weights(whole.folder, parts.folder)
     for one, other in zip(whole.history, parts.history, strict=True):
         assert one["loss"] == other["loss"] and one["validation_bleu_4"] == other["validation_bleu_4"]
 
