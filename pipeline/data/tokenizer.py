@@ -35,7 +35,7 @@ SPECIAL_TOKENS = ("<pad>", UNKNOWN, "<start>", "<end>")
 
 VOCABULARY_FILE, MODEL_FILE = "tokenizer.json", "tokenizer.model"
 COUNTED_CHARACTERS = 1_000_000  # counted in one call
-MANY_LABELS = 1000  # so many are rather texts
+MANY_LABELS = 1000  # more than these are probably texts, not labels
 FORMAT = 1  # of tokenizer.json; raised when an older reader would misunderstand it
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.settings import Section
+from pipeline.settings import RequestError, Section
 
 
 class ModelConfig(Section):
@@ -47,3 +47,21 @@ class ModelConfig(Section):
     def holds_logits(self) -> bool:
         """Whether training holds the logits of all targets at once."""
         return self.LIKELIHOOD
+
+
+def require_filter_widths(widths: tuple[int, ...], widest: int) -> None:
+    """Refuses widths of convolutions, in tokens, that are not different numbers from 1 to the widest."""
+    if not widths or len(set(widths)) < len(widths) or not all(1 <= width <= widest for width in widths):
+        raise RequestError(
+            f"model.filter_widths={','.join(map(str, widths))} is not allowed: name one width or more, each once, from "
+            f"1 to {widest}, for example model.filter_widths=3,4,5."
+        )
+
+
+def require_sentences(config) -> None:
+    """Refuses a corpus whose files are one document each, for a family that learns from sentences."""
+    if config.corpus.documents == "file" and not config.corpus.separator:
+        raise RequestError(
+            f"corpus.documents=file does not suit model.family={config.model.family}, which learns from sentences: set "
+            "corpus.documents=line, or blank where blank lines stand between the texts."
+        )

@@ -125,13 +125,13 @@ def oracle_lstm() -> RunConfig:
     """Sentences of 20 numbers that a random LSTM has drawn: the maximum-likelihood start of SeqGAN (Yu et al. 2017)."""
     return RunConfig(
         name="oracle-lstm",
-        corpus=CorpusConfig(source="oracle"),
+        corpus=CorpusConfig(source="oracle", documents="line"),
         tokenizer=TokenizerConfig(level="whitespace"),
         # 20 numbers and the end token.
         dataset=DatasetConfig(batches="sentences", batch_size=64, sequence_length=21),
         model=LanguageModelConfig(embedding_dim=32, units=32, num_layers=1),
         # The paper's rate and its size; it trains for 120 epochs, of which most only overfit.
         training=TrainingConfig(epochs=30, learning_rate=1e-2, clip_norm=5.0, patience=3),
-        # Exactly 20 numbers, as the oracle's sentences have; and without a temperature, for the oracle scores them.
+        # Exactly 20 numbers, as the oracle's sentences have, from the model's own distribution.
         sampling=SamplingConfig(max_new_tokens=20, min_new_tokens=20, temperature=1.0),
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.config import MAX_UNITS
-from pipeline.models.model_config import ModelConfig
-from pipeline.settings import RequestError, setting
+from pipeline.models.model_config import ModelConfig, require_filter_widths
+from pipeline.settings import setting
 
 WIDEST = 1_000  # tokens that one filter may see
 
@@ -27,13 +27,7 @@ class CNNConfig(ModelConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        sizes = self.filter_widths
-        if not sizes or len(set(sizes)) < len(sizes) or not all(1 <= size <= WIDEST for size in sizes):
-            shown = ",".join(map(str, sizes))
-            raise RequestError(
-                f"model.filter_widths={shown} is not allowed: name one width or more, each once, from 1 to {WIDEST}, "
-                "for example model.filter_widths=3,4,5."
-            )
+        require_filter_widths(self.filter_widths, WIDEST)
 
     def widths(self) -> dict[str, int]:
         return super().widths() | {"filters": self.filters}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.config import MAX_LAYERS, MAX_UNITS
-from pipeline.models.model_config import ModelConfig
+from pipeline.models.model_config import ModelConfig, require_filter_widths, require_sentences
 from pipeline.settings import RequestError, setting
 
 MAX_TEXT_LENGTH = 256
@@ -89,15 +89,11 @@ class GANConfig(ModelConfig):
     def __post_init__(self):
         super().__post_init__()
         widths, filters = self.filter_widths, self.filters
-        if not widths or min(widths) < 1 or max(widths) > MAX_TEXT_LENGTH or len(set(widths)) < len(widths):
-            raise RequestError(
-                f"model.filter_widths={_listed(widths)} is not allowed: different numbers from 1 to {MAX_TEXT_LENGTH}, "
-                "as in model.filter_widths=2,3,4,5."
-            )
+        require_filter_widths(widths, MAX_TEXT_LENGTH)
         if len(filters) not in (1, len(widths)) or min(filters) < 1 or max(filters) > MAX_UNITS:
             raise RequestError(
-                f"model.filters={_listed(filters)} does not suit {len(widths)} filter widths: set one number for all, "
-                f"or {len(widths)}, each from 1 to {MAX_UNITS}."
+                f"model.filters={','.join(map(str, filters))} does not suit {len(widths)} filter widths: set one "
+                f"number for all, or {len(widths)}, each from 1 to {MAX_UNITS}."
             )
 
     def filters_of_widths(self) -> dict[int, int]:
@@ -113,11 +109,7 @@ class GANConfig(ModelConfig):
         return super().features_per_token() + self.discriminator_embedding_dim * self.representations
 
     def check(self, config) -> None:
-        if config.corpus.documents == "file" and not config.corpus.separator:
-            raise RequestError(
-                "corpus.documents=file does not suit model.family=gan, which learns from sentences: set "
-                "corpus.documents=line, or blank where blank lines stand between the texts."
-            )
+        require_sentences(config)
         if config.dataset.sequence_length != self.text_length:
             raise RequestError(
                 f"model.text_length={self.text_length} with dataset.sequence_length={config.dataset.sequence_length}: "
@@ -135,7 +127,3 @@ class GANConfig(ModelConfig):
                 f"training.patience={config.training.patience} does not suit model.family=gan: the likelihood of the "
                 "validation text gets worse while the texts get better. Set training.patience=0."
             )
-
-
-def _listed(numbers: tuple[int, ...]) -> str:
-    return ",".join(map(str, numbers))

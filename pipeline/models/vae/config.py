@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.config import MAX_LAYERS, MAX_UNITS
-from pipeline.models.model_config import ModelConfig
+from pipeline.models.model_config import ModelConfig, require_sentences
 from pipeline.settings import RequestError, setting
 
 
@@ -73,11 +73,7 @@ class VAEConfig(ModelConfig):
         return 2 * self.embedding_dim + self.units * (1 + self.num_layers)
 
     def check(self, config) -> None:
-        if config.corpus.documents == "file" and not config.corpus.separator:
-            raise RequestError(
-                "corpus.documents=file does not suit model.family=vae, which learns from sentences: set "
-                "corpus.documents=line, or blank where blank lines stand between the texts."
-            )
+        require_sentences(config)
         if self.autoencoder_epochs >= config.training.epochs:
             raise RequestError(
                 f"model.autoencoder_epochs={self.autoencoder_epochs} with training.epochs={config.training.epochs} "
