@@ -63,7 +63,8 @@ def clean(text: str, cleaning: Cleaning) -> str:
     >>> clean("Cafe\\u0301\\r\\n\\x00", Cleaning.of(CorpusConfig()))
     'Café\\n'
     """
-    text = "".join(clean_chunks([text], cleaning))
+    if not (text.isascii() and text.isprintable()):  # printable ASCII is clean, in every normal form
+        text = "".join(clean_chunks([text], cleaning))
     return text.strip() if cleaning.strip else text
 
 

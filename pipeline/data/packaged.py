@@ -114,7 +114,8 @@ def _made(name: str, config: CorpusConfig) -> Corpus:
 
 
 def _in_memory(name: str, pairs: Sequence[tuple[str, str]], config: CorpusConfig) -> Split:
-    return Split(lambda: (examples.as_pair(source, target, config) for source, target in pairs), (name,))
+    cleaned = [examples.as_pair(source, target, config) for source, target in pairs]
+    return Split(lambda: iter(cleaned), (name,))
 
 
 # === The table ===

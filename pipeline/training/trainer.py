@@ -317,6 +317,13 @@ class Trainer:
             return constant
         return learning_rate(self.config.training, self.progress.step - 1, self.batches.steps)
 
+    def _rate_name(self) -> str:
+        """What the learning rate of the last step is called: a setting, or a phase's own rate."""
+        phase = self._phase(self.progress.index - 1)
+        return (
+            "training.learning_rate" if self.updates[phase][0].learning_rate is None else f"model.{phase}_learning_rate"
+        )
+
     def _controls(self) -> dict[str, float]:
         """The family's controls of the last step."""
         return self.family.controls(self.progress.step - 1, self.batches.steps)
@@ -325,8 +332,7 @@ class Trainer:
         if not math.isfinite(loss):
             raise TrainingError(
                 f"The loss or its gradient became {loss} near step {self.progress.step:,}. The best weights are kept. "
-                f"Try a lower training.learning_rate (now {self._rate():g}) or training.clip_norm=1, with another "
-                "--name."
+                f"Try a lower {self._rate_name()} (now {self._rate():g}) or training.clip_norm=1, with another --name."
             )
 
     def _end_epoch(self) -> None:

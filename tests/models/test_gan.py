@@ -18,6 +18,7 @@ from pipeline.models.gan.network import shifted
 from pipeline.models.gan.views import Separate
 from pipeline.run_config import override
 from pipeline.training import trainer
+from pipeline.training.checkpoints import TrainingError
 from pipeline.training.optimizers import build_optimizer
 from pipeline.training.train_step import make_step
 from tests.conftest import refusal
@@ -380,6 +381,12 @@ def test_it_resumes_exactly_in_each_phase_and_the_last_epoch_is_the_best(config,
     assert starts >= 3 and same_weights(whole.folder, parts.folder)
     for one, other in zip(whole.history, parts.history, strict=True):
         assert one["loss"] == other["loss"] and one["validation_bleu_4"] == other["validation_bleu_4"]
+
+
+def test_a_game_whose_loss_is_no_number_names_the_rate_of_its_phase(config, tmp_path, eagerly):
+    settings = ["model.discriminator_learning_rate=1e38", "model.pretraining_epochs=0", "training.optimizer=sgd"]
+    with pytest.raises(TrainingError, match=r"Try a lower model.discriminator_learning_rate \(now 1e\+38\)"):
+        trainer.train(override(config, settings), tmp_path / "runs", tmp_path / "cache")
 
 
 @pytest.mark.parametrize(
