@@ -133,6 +133,7 @@ class Family:
     def __init__(self, config: ModelConfig):
         self.config = config
         self._networks: weakref.WeakKeyDictionary[keras.Model, Network] = weakref.WeakKeyDictionary()
+        self._graphs: weakref.WeakKeyDictionary[keras.Model, dict[str, Callable]] = weakref.WeakKeyDictionary()
 
     # === The network ===
 
@@ -176,6 +177,14 @@ class Family:
         if model not in self._networks:
             self._networks[model] = self.read_network(model)
         return self._networks[model]
+
+    def compiled(self, model: keras.Model, function: Callable) -> Callable:
+        """Returns a method (model, …) of this family as a graph (…), which is compiled once for each model."""
+        graphs = self._graphs.setdefault(model, {})
+        if function.__name__ not in graphs:
+            bound = functools.partial(function, model)
+            graphs[function.__name__] = tf.function(bound, autograph=False, reduce_retracing=True)
+        return graphs[function.__name__]
 
     def read_network(self, model: keras.Model) -> Network:
         """Reads the calls of a model. Override it where the output is no logits at every step; see `Network`."""

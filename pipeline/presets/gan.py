@@ -27,7 +27,7 @@ def seqgan_oracle() -> RunConfig:
             generator_learning_rate=0.01,
             discriminator_learning_rate=0.001,
         ),
-        training=TrainingConfig(epochs=34, learning_rate=0.01, clip_norm=5.0, loss_reduction="row"),
+        training=TrainingConfig(epochs=30, learning_rate=0.01, clip_norm=5.0, loss_reduction="row"),
         sampling=SamplingConfig(max_new_tokens=20, min_new_tokens=20, temperature=1.0, prompts=("",)),
     )
 

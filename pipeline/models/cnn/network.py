@@ -15,7 +15,6 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -51,10 +50,6 @@ class CNN(PairFamily):
     config: CNNConfig
     epoch_line = ("validation_accuracy", "validation_macro_f1")
     shown_examples = 2_000  # of which the confusion matrix is drawn
-
-    def __init__(self, config: CNNConfig):
-        super().__init__(config)
-        self._predictions: weakref.WeakKeyDictionary[keras.Model, Callable] = weakref.WeakKeyDictionary()
 
     def build(self, sizes: Sizes) -> keras.Model:
         """Builds the model: (text ids (B, S), token ids (B, T)) int32 → logits (B, T, V) float32.
@@ -150,12 +145,16 @@ class CNN(PairFamily):
             say_once(_about_unseen("validation", validation))
         return {"macro_f1": macro_f1(self.confusion(model, validation, run.config.dataset))}
 
+    def predict(self, model: keras.Model, inputs) -> tf.Tensor:
+        """Returns the token id (B,) int32 of the likeliest label of each text, given the network's inputs."""
+        return tf.argmax(self.label_logits(model, inputs), axis=1, output_type=tf.int32) + len(SPECIAL_TOKENS)
+
     def confusion(self, model: keras.Model, tokens: TokenSplit, dataset) -> np.ndarray:
         """Counts which labels are taken for which: (V, V) int64, as `evaluation.classification.confusion_matrix`.
 
         Labels that training does not have are in the row of the unknown token.
         """
-        predict = self._compiled_prediction(model)
+        predict = self.compiled(model, self.predict)
         wanted, predicted = [], []
         for inputs, targets, weights in to_dataset(held_out_batches(tokens, dataset), epoch=0):
             present = weights[:, 0].numpy() > 0
@@ -235,17 +234,6 @@ class CNN(PairFamily):
         drawn = np.array([[places[each] for each in pair] for pair in both if places.keys() >= set(pair)], np.int64)
         matrix = confusion_matrix(*drawn.reshape(-1, 2).T, len(names))
         yield "confusion", plots.to_image(plots.confusion(matrix, names))
-
-    def _compiled_prediction(self, model: keras.Model) -> Callable:
-        """The function inputs → ids of the predicted labels (B,) as a graph that is compiled once for each model."""
-        if model not in self._predictions:
-
-            def predict(inputs):
-                best = tf.argmax(self.label_logits(model, inputs), axis=1, output_type=tf.int32)
-                return best + len(SPECIAL_TOKENS)
-
-            self._predictions[model] = tf.function(predict, autograph=False, reduce_retracing=True)
-        return self._predictions[model]
 
 
 def _wrong(texts, wanted, labels, probabilities, count: int) -> list[dict[str, Any]]:

@@ -15,7 +15,6 @@ itself, so nothing is kept between steps but weights and seeds.
 from __future__ import annotations
 
 import functools
-import weakref
 from collections.abc import Callable
 
 import keras
@@ -53,7 +52,6 @@ class GAN(Family):
     def __init__(self, config: GANConfig):
         super().__init__(config)
         self.lengths = draws.Lengths(config.text_length, config.fixed_length)
-        self._compiled_draws: weakref.WeakKeyDictionary[keras.Model, Callable] = weakref.WeakKeyDictionary()
 
     def build(self, sizes: Sizes) -> keras.Model:
         """Builds the model: token ids (B, T), text ids (B, L) → logits (B, T, V) float32, verdicts (B, S) float32.
@@ -267,10 +265,7 @@ class GAN(Family):
         If the corpus is the oracle's, also malformed, the share of texts that are no sentences of its language, and
         oracle_nats_per_number, the negative log-likelihood of the others, if there are any.
         """
-        if model not in self._compiled_draws:
-            draw = functools.partial(self.draw, model, ROWS_OF_TEXTS)
-            self._compiled_draws[model] = tf.function(draw, autograph=False)
-        draw = self._compiled_draws[model]
+        draw = functools.partial(self.compiled(model, self.draw), ROWS_OF_TEXTS)
         seeds = [draws.fold_in(tf.constant(FIGURES_SEED), number) for number in range(MEASURED_TEXTS // ROWS_OF_TEXTS)]
         texts = [_tokens(row) for seed in seeds for row in draw(seed).numpy()]
         bounds = validation.bounds[: MOST_REAL_TEXTS + 1]

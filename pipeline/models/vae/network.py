@@ -14,7 +14,6 @@ import contextlib
 import dataclasses
 import functools
 import random
-import weakref
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -55,10 +54,6 @@ class VAE(Family):
     config: VAEConfig
     epoch_line = ("validation_bound", "validation_kl", "validation_mutual_information")
     shown_examples = 500
-
-    def __init__(self, config: VAEConfig):
-        super().__init__(config)
-        self._encoders: weakref.WeakKeyDictionary[keras.Model, Callable] = weakref.WeakKeyDictionary()
 
     def build(self, sizes: Sizes) -> keras.Model:
         """Builds the model: (sentence ids (B, S), token ids (B, T)) int32 → logits (B, T, V) float32.
@@ -155,18 +150,15 @@ class VAE(Family):
         """Returns what the codes of (up to 2,000) validation sentences tell; see `code_figures`."""
         return code_figures(*self.posteriors(model, validation, run.config.dataset, MEASURED_SENTENCES))
 
-    def _compiled_encoder(self, model: keras.Model) -> Callable:
-        """The encoder as a graph that is compiled once for each model."""
-        if model not in self._encoders:
-            encoder = model.get_layer("encoder")
-            self._encoders[model] = tf.function(lambda ids: encoder(ids), autograph=False, reduce_retracing=True)
-        return self._encoders[model]
+    def encode(self, model: keras.Model, sentence_ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns mean and log-variance (B, Z) of the codes of sentences (B, S)."""
+        return model.get_layer("encoder")(sentence_ids)
 
     def posteriors(
         self, model: keras.Model, tokens: TokenSplit, dataset, limit: int = 0
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns mean and log-variance (N, Z) of the codes of a text's sentences, at most `limit` of them; 0: all."""
-        encode = self._compiled_encoder(model)
+        encode = self.compiled(model, self.encode)
         found, count = [], 0
         for _, targets, weights in to_dataset(held_out_batches(tokens, dataset), epoch=0):
             present = weights[:, 0].numpy() > 0
