@@ -1,11 +1,16 @@
-"""An export in a process of its own, which knows TensorFlow and TensorFlow Text alone, in both loaders."""
+"""An export in a process that knows TensorFlow and TensorFlow Text alone: Python's two loaders, and that of C++."""
 
+import functools
+import importlib.util
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from pipeline.config import sampling_parameters
 
@@ -122,3 +127,44 @@ def assert_a_row_is_the_same_in_every_batch(served: dict, signature: str) -> Non
             np.testing.assert_allclose([alone, last], [row, row], atol=1e-4)
         else:
             assert row == alone == last
+
+
+# === The loader of C++ ===
+
+
+@functools.cache
+def _built_loader() -> tuple[Path, list[str]]:
+    """Builds `loader.cc`; returns the program, and TensorFlow Text's libraries of operations."""
+    if not shutil.which("g++"):
+        pytest.skip("g++ is not there to build the loader")
+    tensorflow, text = (
+        Path(importlib.util.find_spec(name).origin).parent for name in ("tensorflow", "tensorflow_text")
+    )
+    program = Path(tempfile.mkdtemp()) / "loader"
+    command = ["g++", "-std=c++17", "-w", f"-I{tensorflow}/include", Path(__file__).parent / "serving" / "loader.cc"]
+    command += ["-o", program, f"-L{tensorflow}", f"-Wl,-rpath,{tensorflow}", "-Wl,--no-as-needed"]
+    subprocess.run([*command, "-l:libtensorflow_cc.so.2", "-l:libtensorflow_framework.so.2"], check=True)
+    return program, sorted(map(str, text.glob("**/_*.so")))
+
+
+def serve_in_cpp(folder: Path, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Calls a signature of an export in a process without Python. Strings are bytes, in arrays of objects."""
+    program, libraries = _built_loader()
+    lines = []
+    for name, values in inputs.items():
+        is_text = values.dtype == object
+        written = [f"x{value.hex()}" if is_text else str(value) for value in values.ravel().tolist()]
+        kind = "string" if is_text else {"float32": "float"}.get(values.dtype.name, values.dtype.name)
+        lines.append(" ".join([name, kind, "x".join(map(str, values.shape)), *written]))
+    finished = subprocess.run(
+        [program, folder, signature, *libraries], input="\n".join(lines) + "\n", capture_output=True, text=True
+    )
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    outputs = {}
+    for line in finished.stdout.splitlines():
+        name, kind, shape, *values = line.split(" ")
+        read = {"string": lambda value: bytes.fromhex(value[1:]), "float": float, "int32": int, "bool": int}[kind]
+        kinds = {"string": object, "float": np.float32, "int32": np.int32, "bool": bool}
+        array = np.array([read(value) for value in values], kinds[kind])
+        outputs[name] = array.reshape([int(size) for size in shape.split("x")])
+    return outputs

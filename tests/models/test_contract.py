@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,7 +37,13 @@ from pipeline.training import trainer
 from pipeline.training.optimizers import build_optimizer
 from pipeline.training.train_step import make_step
 from tests.conftest import refusal
-from tests.served import assert_a_row_is_the_same_in_every_batch, assert_loaders_agree, serve
+from tests.served import (
+    VALUES,
+    assert_a_row_is_the_same_in_every_batch,
+    assert_loaders_agree,
+    serve,
+    serve_in_cpp,
+)
 from tests.training.test_trainer import same_weights
 
 # One small network of each family.
@@ -213,6 +220,17 @@ SERVED = {
 }
 
 
+def some_input(name: str, spec: tf.TensorSpec) -> np.ndarray:
+    """Three rows of an input of a signature."""
+    if spec.dtype == tf.string:
+        return np.array([text.encode() for text in PROMPTS], object)
+    return np.resize(np.array([VALUES.get(name, 1)], spec.dtype.as_numpy_dtype), [size or 3 for size in spec.shape])
+
+
+def tensors_of(inputs: dict[str, np.ndarray]) -> dict[str, tf.Tensor]:
+    return {key: tf.constant(value.tolist() if value.dtype == object else value) for key, value in inputs.items()}
+
+
 class TestRun(Contract):
     @pytest.fixture(scope="class", params=RUNS)
     def config(self, request, tiny_config, pair_config):
@@ -255,6 +273,24 @@ class TestRun(Contract):
         assert served["batches"]["serving_default/all"]["text"]["session"] == [text.decode() for text in ours]
         for signature in SERVED[run.config.name]:
             assert_a_row_is_the_same_in_every_batch(served, signature)
+
+    @pytest.mark.slow
+    def test_every_signature_runs_in_cpp(self, run, tmp_path):
+        if run.config.name not in SERVED:
+            return
+        folder = export.export(load(shutil.copytree(run.folder, tmp_path / run.folder.name)))
+        signatures = tf.saved_model.load(str(folder)).signatures
+        for name, function in signatures.items():
+            inputs = {key: some_input(key, spec) for key, spec in function.structured_input_signature[1].items()}
+            found = serve_in_cpp(folder, name, inputs)
+            wanted = {key: value.numpy() for key, value in function(**tensors_of(inputs)).items()}
+            assert found.keys() == wanted.keys()
+            for key, values in wanted.items():
+                assert found[key].shape == values.shape
+                if values.dtype.kind == "f":
+                    np.testing.assert_allclose(found[key], values, atol=1e-4)
+                else:
+                    assert found[key].tolist() == values.tolist()
 
     @pytest.mark.slow
     def test_a_killed_run_resumes_bit_for_bit(self, config, run, tmp_path):
