@@ -94,7 +94,12 @@ def _call() -> np.ndarray:
 
 
 def pipeline_step(
-    name: str, setup: Setup, batches: list[Batch], network: ModelConfig | None = None, precision: str = "float32"
+    name: str,
+    setup: Setup,
+    batches: list[Batch],
+    network: ModelConfig | None = None,
+    precision: str = "float32",
+    phase: str | None = None,
 ) -> Contender:
     """A training step of ours, with the state carried; the call returns the loss in nats per token.
 
@@ -104,18 +109,20 @@ def pipeline_step(
         batches: what `random_batches` returned.
         network: another one, of any family on running text; its skipped arithmetic counts as 0.
         precision: Keras' dtype policy.
+        phase: of the family; the call then returns that phase's loss of a row. None: the first.
     """
-    chosen, settings = family(network or setup.network), TrainingConfig(clip_norm=1.0, precision=precision)
+    chosen, reduction = family(network or setup.network), "row" if phase else "token"
+    settings = TrainingConfig(clip_norm=1.0, precision=precision, loss_reduction=reduction)
     model = chosen.build_model(Sizes(setup.vocabulary_size), precision)
     updates = chosen.updates(model, settings, functools.partial(build_optimizer, settings))
-    step = make_step(updates[chosen.phase(0)], settings)
+    step = make_step(updates[phase or chosen.phase(0)], settings)
     tensors = itertools.cycle([tuple(map(tf.constant, batch)) for batch in batches])
     state = chosen.initial_state(model, setup.batch_size)
 
     def call():
         nonlocal state
         sums, state = step(next(tensors), state, tf.constant(settings.learning_rate))
-        return sums["nats"] / sums["tokens"]
+        return sums["objective"] / setup.batch_size if phase else sums["nats"] / sums["tokens"]
 
     skipped_gflops = setup.skipped_gflops(batches) if network is None else 0.0
     return Contender(name, call, model=model, skipped_gflops=skipped_gflops)
@@ -231,6 +238,88 @@ def torch_vae_step(setup: Setup, batches: list[Batch]) -> Contender:
         return nats.detach() / targets.numel()
 
     return Contender("torch.nn.LSTM, two of them", call, model=layers)
+
+
+def torch_game_step(setup: Setup, batches: list[Batch], phase: str) -> Contender:
+    """A step of the game of a generator against a discriminator in PyTorch; the call returns the loss of a row.
+
+    Each prefix is completed by itself, step by step, as the usual codes of SeqGAN do; all texts have T tokens.
+
+    Args:
+        setup, batches: as of `pipeline_step`; the network is a `GANConfig`.
+        phase: "discriminator" or "generator".
+    """
+    import torch
+    from torch import nn
+
+    network, size, steps = setup.network, setup.vocabulary_size, setup.steps
+    layers, width = torch_layers(network, size), network.discriminator_embedding_dim
+    embedding, recurrent, output = layers
+    filters = network.filters_of_widths()
+    features = sum(filters.values())
+    judge_layers = nn.ModuleDict(
+        {
+            "embedding": nn.Embedding(size, width),
+            "convolutions": nn.ModuleList(nn.Conv1d(width, number, length) for length, number in filters.items()),
+            **{name: nn.Linear(features, features) for name in ("transform", "gate")},
+            "dropout": nn.Dropout(network.discriminator_dropout),
+            "verdict": nn.Linear(features, 1),
+        }
+    )
+    trained = list({"discriminator": judge_layers, "generator": layers}[phase].parameters())
+    optimizer = torch.optim.Adam(trained, lr=1e-3)
+    tensors = itertools.cycle([torch.from_numpy(targets).long() for _, targets, _ in batches])
+    start = torch.full((setup.batch_size, 1), Tokenizer.start_id)
+
+    def judge(texts):  # (B, T) → (B,)
+        x = judge_layers["embedding"](texts).transpose(1, 2)  # (B, E, T)
+        x = torch.cat([torch.relu(layer(x)).amax(2) for layer in judge_layers["convolutions"]], dim=1)  # (B, F)
+        gate = torch.sigmoid(judge_layers["gate"](x))
+        x = gate * torch.relu(judge_layers["transform"](x)) + (1 - gate) * x
+        return judge_layers["verdict"](judge_layers["dropout"](x))[:, 0]
+
+    @torch.no_grad()
+    def completed(prefix):  # (B, t) → (B, T)
+        x, state = recurrent(embedding(torch.cat([start, prefix], dim=1)))
+        for _ in range(steps - prefix.shape[1]):
+            token_ids = torch.multinomial(torch.softmax(output(x[:, -1]), dim=1), 1)  # (B, 1)
+            prefix = torch.cat([prefix, token_ids], dim=1)
+            x, state = recurrent(embedding(token_ids), state)
+        return prefix
+
+    @torch.no_grad()
+    def rewards_of(texts):  # (B, T) → (B, T)
+        judge_layers.eval()
+        rewards = torch.zeros(texts.shape)
+        for _ in range(network.roll_outs):
+            for step in range(1, steps):
+                rewards[:, step - 1] += torch.sigmoid(judge(completed(texts[:, :step]))) / network.roll_outs
+        rewards[:, -1] = torch.sigmoid(judge(texts))
+        return rewards
+
+    def discriminator_loss(real):
+        judge_layers.train()
+        drawn = completed(real[:, :0])
+        losses = nn.functional.softplus(-judge(real)) + nn.functional.softplus(judge(drawn))
+        return losses.mean() + network.discriminator_l2 * (judge_layers["verdict"].weight ** 2).sum()
+
+    def generator_loss(_):
+        texts = completed(start[:, :0])
+        logits = output(recurrent(embedding(torch.cat([start, texts[:, :-1]], dim=1)))[0])
+        nats = nn.functional.cross_entropy(logits.flatten(0, 1), texts.flatten(), reduction="none")
+        return (nats.view_as(texts) * rewards_of(texts)).sum() / len(texts)
+
+    loss_of = {"discriminator": discriminator_loss, "generator": generator_loss}[phase]
+
+    def call():
+        optimizer.zero_grad()
+        loss = loss_of(next(tensors))
+        loss.backward()
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        return loss.detach()
+
+    return Contender("torch, each prefix by itself", call, model=layers)
 
 
 def plain_step(setup: Setup, batches: list[Batch], **options) -> Contender:

@@ -75,6 +75,17 @@ def measure_latent(repeat: int) -> Iterator[Line]:
     yield from timing.compare("latent", str(setup), builders, repeat, "step", tokens)
 
 
+def measure_game(repeat: int) -> Iterator[Line]:
+    """A step of either player of SeqGAN's game, against PyTorch."""
+    setup = setups.GAME
+    batches = random_batches(setup)
+    for phase in ("discriminator", "generator"):
+        builders = [_our_step("pipeline", setup, batches, network=setup.network, phase=phase)]
+        builders += [functools.partial(contenders.torch_game_step, setup, batches, phase)] if has_torch() else []
+        texts = {"texts_per_second": setup.batch_size}
+        yield from timing.compare("game", f"{phase}, {setup}", builders, repeat, "step", texts)
+
+
 def measure_targets(repeat: int) -> Iterator[Line]:
     """A target at every step, against document 000's network of the same sizes: one target for each window."""
     setup = setups.TARGETS
@@ -148,6 +159,7 @@ PARTS: dict[str, Callable[..., Iterator[Line]]] = {
     "peak": measure_peak,
     "train": measure_train,
     "latent": measure_latent,
+    "game": measure_game,
     "targets": measure_targets,
     "softmax": measure_softmax,
     "precision": measure_precision,

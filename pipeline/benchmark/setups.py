@@ -13,6 +13,7 @@ import tensorflow as tf
 from pipeline.data.batching import Batch
 from pipeline.data.tokenizer import SPECIAL_TOKENS
 from pipeline.layers.micro_batches import number_of_micro_batches
+from pipeline.models.gan.config import GANConfig
 from pipeline.models.language_model.config import LanguageModelConfig
 from pipeline.models.vae.config import VAEConfig
 
@@ -24,7 +25,7 @@ CELLS = {"lstm": "LSTM", "gru": "GRU"}  # the classes' names in Keras and in PyT
 class Setup:
     """The sizes of a network and of its batches."""
 
-    network: LanguageModelConfig | VAEConfig
+    network: LanguageModelConfig | VAEConfig | GANConfig
     vocabulary_size: int  # V
     batch_size: int  # B
     steps: int  # T
@@ -98,6 +99,8 @@ PRECISION = (TWO_OF_512, TWO_OF_650)
 LATENT = Setup(
     VAEConfig(embedding_dim=256, units=256, latent_dim=32, dropout=0.5), vocabulary_size=10_000, batch_size=32, steps=22
 )
+# Of SeqGAN's synthetic data experiments, with 4 filter widths and 4 roll-outs.
+GAME = Setup(GANConfig(text_length=20, fixed_length=True), vocabulary_size=5_000, batch_size=64, steps=20)
 TARGETS = Setup(_network(128, 256, 2), vocabulary_size=4000, batch_size=64, steps=100)
 SOFTMAX = (
     Setup(_network(650, 650, 1), vocabulary_size=33_278, batch_size=20, steps=35),

@@ -13,6 +13,7 @@ PARTS = {
     "peak": "the product of two large matrices: the most that the machine can do",
     "train": "a training step, compared with keras.layers and, if it is installed, PyTorch",
     "latent": "a training step of the sentence VAE, compared with keras.layers and, if it is installed, PyTorch",
+    "game": "a step of either player of SeqGAN's game, compared with PyTorch, if it is installed",
     "targets": "a target at every step, compared with one per window as in document 000",
     "softmax": "the adaptive softmax, compared with the full one",
     "precision": "mixed precision, compared with float32",

@@ -12,7 +12,7 @@ from pipeline.benchmark.setups import Setup, random_batches
 from pipeline.data.tokenizer import SPECIAL_TOKENS
 from pipeline.models.documents.config import Document000Config
 from pipeline.models.vae.config import VAEConfig
-from tests.benchmark.sizes import setup_of
+from tests.benchmark.sizes import game_setup, setup_of
 
 needs_torch = pytest.mark.skipif(not has_torch(), reason="PyTorch is not installed")
 
@@ -81,6 +81,18 @@ def test_a_step_of_the_vae_in_pytorch_has_nearly_the_same_loss():
     theirs = contenders.torch_vae_step(setup, batches)
     assert float(ours.call()) == pytest.approx(math.log(30), abs=0.3)
     assert float(theirs.call()) == pytest.approx(math.log(30), abs=0.3)
+
+
+@needs_torch
+@pytest.mark.parametrize(("phase", "loss"), [("discriminator", 2 * math.log(2)), ("generator", 5 * math.log(30) / 2)])
+def test_a_step_of_the_game_in_pytorch_has_nearly_the_same_loss(phase, loss):
+    # An untrained discriminator holds every text for real with a probability of about 1/2: that is the reward, too.
+    setup = game_setup()
+    batches = random_batches(setup)
+    ours = contenders.pipeline_step("pipeline", setup, batches, network=setup.network, phase=phase)
+    theirs = contenders.torch_game_step(setup, batches, phase)
+    assert float(ours.call()) == pytest.approx(loss, rel=0.3)
+    assert float(theirs.call()) == pytest.approx(loss, rel=0.3)
 
 
 # === A process of its own ===

@@ -10,7 +10,7 @@ from pipeline.benchmark.environment import has_torch
 from pipeline.benchmark.setups import random_batches
 from pipeline.cli import benchmarks, main
 from pipeline.config import LEVELS
-from tests.benchmark.sizes import setup_of
+from tests.benchmark.sizes import game_setup, setup_of
 
 FIELDS = {"part", "name", "what", "unit", "seconds", "runs", "versus", "versus_seconds", "ratio"}
 
@@ -27,6 +27,7 @@ def measure(monkeypatch, capsys):
     monkeypatch.setattr(setups, "TRAIN", (setup_of(),))
     monkeypatch.setattr(setups, "PRECISION", (setup_of("gru"),))
     monkeypatch.setattr(setups, "TARGETS", setup_of())
+    monkeypatch.setattr(setups, "GAME", game_setup())
     # An adaptive softmax needs some words that are rare.
     monkeypatch.setattr(setups, "SOFTMAX", (setup_of(vocabulary_size=5000),))
     monkeypatch.setattr(setups, "GENERATE", (setup_of(batch_size=1), setup_of(batch_size=2)))
@@ -62,6 +63,13 @@ def test_training_steps(measure):
         assert 0 < line["least_ratio"] <= line["largest_ratio"]
 
 
+def test_the_game(measure):
+    status, (_, *steps), _ = measure("game")
+    assert status == 0 and all(set(line) >= FIELDS | {"texts_per_second"} for line in steps)
+    assert [line["what"].split(",")[0] for line in steps] == ["discriminator", "generator"]
+    assert [line["versus"] for line in steps] == (versus("torch, each prefix by itself") or [None]) * 2
+
+
 def test_targets_and_precision(measure):
     status, (_, targets, precision), _ = measure("targets", "precision")
     assert status == 0 and set(targets) >= FIELDS | {"targets_per_second", "versus_targets_per_second"}
@@ -94,7 +102,7 @@ def test_a_large_text(measure):
     ("arguments", "words"),
     [
         (["trian"], "did you mean 'train'"),
-        (["peak", "gpu"], "Allowed: generate, ingest, latent, peak"),
+        (["peak", "gpu"], "Allowed: game, generate, ingest, latent, peak"),
         (["--repeat", "0"], "repeat=0"),
         (["ingest", "--megabytes", "0"], "megabytes=0.0"),
         (["ingest", "--megabytes", "nan"], "megabytes=nan"),
