@@ -28,6 +28,16 @@ from typing import NamedTuple
 
 from tests.conftest import some_lines
 
+# One epoch of each phase.
+GAME = [
+    "model.text_length=16",
+    "model.pretraining_epochs=1",
+    "model.discriminator_epochs=1",
+    "model.discriminator_steps=2",
+    "model.roll_outs=2",
+    "model.filters=8",
+]
+
 LINES = 400
 RUN = "saved_models/run"
 SETTINGS = {
@@ -59,6 +69,15 @@ SETTINGS = {
         "training.warmup_steps=20",
     ],
     "pairs, attention, dropout": ["reverse", "model.dropout=0.3", "corpus.pairs=1000"],
+    "a latent code, word dropout, annealing": [
+        "sentence-vae",
+        "model.code_deviation=0",
+        "model.annealing=cyclical",
+        "model.annealing_epochs=1",
+        "model.annealing_cycles=2",
+    ],
+    "a game, policy gradient": ["seqgan", *GAME],
+    "a game, Gumbel-softmax": ["relgan", *GAME],
 }
 SMALL = [
     "model.units=16",
@@ -163,7 +182,7 @@ def write_text(folder: Path) -> None:
 def train_command(settings: Sequence[str]) -> list[str]:
     """The command of one of `SETTINGS`; what it says itself wins over `SMALL`."""
     preset, *own = settings
-    data = ["--data", "text.txt"] if preset.startswith("kjv") else []
+    data = ["--data", "text.txt"] if preset.startswith(("kjv", "sentence", "seqgan", "relgan")) else []
     return ["train", preset, *data, "--name", "run", *SMALL, *own]
 
 
