@@ -22,6 +22,7 @@ from pipeline.benchmark import contenders, ingest, setups, timing
 from pipeline.benchmark.contenders import Contender
 from pipeline.benchmark.environment import Line, environment, has_gpu, has_torch
 from pipeline.benchmark.setups import Setup, random_batches
+from pipeline.benchmark.torch_game import torch_game_step
 from pipeline.config import LEVELS, has_micro_batches
 from pipeline.models.documents.config import Document000Config
 
@@ -81,7 +82,7 @@ def measure_game(repeat: int) -> Iterator[Line]:
     batches = random_batches(setup)
     for phase in ("discriminator", "generator"):
         builders = [_our_step("pipeline", setup, batches, network=setup.network, phase=phase)]
-        builders += [functools.partial(contenders.torch_game_step, setup, batches, phase)] if has_torch() else []
+        builders += [functools.partial(torch_game_step, setup, batches, phase)] if has_torch() else []
         texts = {"texts_per_second": setup.batch_size}
         yield from timing.compare("game", f"{phase}, {setup}", builders, repeat, "step", texts)
 

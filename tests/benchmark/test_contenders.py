@@ -9,6 +9,7 @@ import pytest
 from pipeline.benchmark import contenders
 from pipeline.benchmark.environment import has_torch
 from pipeline.benchmark.setups import Setup, random_batches
+from pipeline.benchmark.torch_game import torch_game_step
 from pipeline.data.tokenizer import SPECIAL_TOKENS
 from pipeline.models.documents.config import Document000Config
 from pipeline.models.vae.config import VAEConfig
@@ -90,7 +91,7 @@ def test_a_step_of_the_game_in_pytorch_has_nearly_the_same_loss(phase, loss):
     setup = game_setup()
     batches = random_batches(setup)
     ours = contenders.pipeline_step("pipeline", setup, batches, network=setup.network, phase=phase)
-    theirs = contenders.torch_game_step(setup, batches, phase)
+    theirs = torch_game_step(setup, batches, phase)
     assert float(ours.call()) == pytest.approx(loss, rel=0.3)
     assert float(theirs.call()) == pytest.approx(loss, rel=0.3)
 
