@@ -45,6 +45,13 @@ SETTINGS = ["corpus.source=hsk", "model.embedding_dim=8", "model.units=8", "trai
 DRAWS = 3
 MOVED = ("Return", "Set")
 """,
+    "05_adversarial_text": """
+GAME = ["model.pretraining_epochs=1", "training.epochs=4", "dataset.batch_size=1000", "model.discriminator_steps=4"]
+GAME += ["model.roll_outs=1", "model.filters=8"]
+LIKELIHOOD = ["training.epochs=1", "training.patience=0", "dataset.batch_size=1000"]
+TEMPERATURES, SAMPLES = (1.0,), 50
+SHOWN = 2
+""",
 }
 LONGEST_FUNCTION = 8  # lines
 
