@@ -33,7 +33,8 @@ OUTPUTS = {
     "serving_default": ["text"],
 }
 
-NUMBERS = ("log_probability", "code", "spread", "probabilities")  # equal up to rounding; the other outputs are equal
+# Equal up to rounding; the other outputs are equal.
+NUMBERS = ("log_probability", "code", "spread", "probability", "probabilities")
 
 SCRIPT = r"""
 import json, sys

@@ -80,7 +80,8 @@ class Update(NamedTuple):
         variables: what is updated.
         optimizer: one that is built for these variables.
         loss: (batch, state, **controls) → `Loss`, with dropout on.
-        learning_rate: a constant one; None: that of the settings, with its schedule.
+        learning_rate: a constant one, that of a setting called `model.PHASE_learning_rate`, as messages name it;
+            None: that of the settings, with its schedule.
     """
 
     variables: Sequence[keras.Variable]
